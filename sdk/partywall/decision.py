@@ -1,0 +1,108 @@
+"""What a check answers, and how an HTTP client is told of it.
+
+Sources: CONTRACT sections 4 and 5; draft-ietf-httpapi-ratelimit-headers-11 (`RateLimit`,
+`RateLimit-Policy`), RFC 9651 (structured fields), RFC 9110 section 10.2.3 (`Retry-After`).
+"""
+
+import math
+from typing import Literal
+
+import msgspec
+
+HeaderFamily = Literal["ietf", "legacy", "both", "none"]
+Reason = Literal["limit-exceeded", "tenant-suspended", "unknown-tenant", "unknown-limit"]
+
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+class Window(msgspec.Struct, frozen=True):
+    """One sliding window of a limit, as it stood when the decision was made.
+
+    Attributes:
+        quota: the cost admitted in any interval of the window's length, at most.
+        window: its length in seconds.
+        remaining: what could still be admitted now; never below zero.
+        reset_after: seconds until it is wholly free again, absent traffic.
+    """
+
+    quota: int
+    window: int
+    remaining: int
+    reset_after: float
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to one check; truthy when allowed.
+
+    Attributes:
+        allowed: whether the request may go on.
+        tenant: the tenant asked for.
+        tier: its tier; None when the tenant is unknown.
+        limit: the limit asked for.
+        cost: the cost asked for, a whole number from 1.
+        reason: why not; None when allowed.
+        degraded: decided without the shared store, so by this process's share alone.
+        remaining: the least of the windows' `remaining`; None when unlimited.
+        retry_after: seconds after which the same check is admitted, absent other traffic;
+            0.0 when allowed, None when this cost never can be.
+        reset_after: seconds until every window is wholly free again, absent traffic.
+        windows: each window of the limit; empty when unlimited.
+    """
+
+    allowed: bool
+    tenant: str
+    tier: str | None
+    limit: str
+    cost: int
+    reason: Reason | None = None
+    degraded: bool = False
+    remaining: int | None = None
+    retry_after: float | None = 0.0
+    reset_after: float = 0.0
+    windows: tuple[Window, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+def rate_limit_headers(decision: Decision, family: HeaderFamily = "both") -> dict[str, str]:
+    """The headers a governed response carries, by CONTRACT section 5.
+
+    The longest window bears the limit's bare name, further ones the name and their length in
+    seconds (`"requests-1s"`). The legacy family speaks of the window with the least remaining.
+    A denial adds `Retry-After` in whole seconds, rounded up, when there is a moment to name.
+    """
+    headers: dict[str, str] = {}
+    if decision.windows:
+        if family in ("ietf", "both"):
+            named = _named_windows(decision)
+            headers["RateLimit-Policy"] = ", ".join(
+                f'"{name}";q={window.quota};w={window.window}' for name, window in named
+            )
+            headers["RateLimit"] = ", ".join(
+                f'"{name}";r={window.remaining};t={math.ceil(window.reset_after)}'
+                for name, window in named
+            )
+        if family in ("legacy", "both"):
+            tightest = min(decision.windows, key=lambda window: window.remaining)
+            headers["X-RateLimit-Limit"] = str(tightest.quota)
+            headers["X-RateLimit-Remaining"] = str(tightest.remaining)
+            headers["X-RateLimit-Reset"] = str(math.ceil(tightest.reset_after))
+    if not decision.allowed and decision.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(decision.retry_after))
+    return headers
+
+
+def violated_policies(decision: Decision) -> list[str]:
+    """The names, as in `RateLimit-Policy`, of the windows that had no room for the cost."""
+    return [
+        name for name, window in _named_windows(decision) if window.remaining < decision.cost
+    ]
+
+
+def _named_windows(decision: Decision) -> list[tuple[str, Window]]:
+    longest_first = sorted(decision.windows, key=lambda window: -window.window)
+    return [
+        (decision.limit if rank == 0 else f"{decision.limit}-{window.window}s", window)
+        for rank, window in enumerate(longest_first)
+    ]

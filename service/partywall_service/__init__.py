@@ -1,0 +1,1 @@
+"""The Partywall sidecar: policy, engine, ledger, REST API and command line."""

@@ -1,0 +1,1 @@
+"""The sliding windows: one arithmetic, in memory and in Redis."""

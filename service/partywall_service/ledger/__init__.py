@@ -1,0 +1,1 @@
+"""What PostgreSQL keeps: tenants, overrides, tokens and the audit log."""

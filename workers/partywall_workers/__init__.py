@@ -1,0 +1,1 @@
+"""Fair per-tenant background jobs on arq: `FairQueue`, `FairWorker` and `@job` will live here."""
