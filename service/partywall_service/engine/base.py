@@ -22,7 +22,8 @@ whole microseconds, so sub-bucket edges are integers."""
 class Check(NamedTuple):
     """One question: may `tenant` spend `cost` of `limit` now?
 
-    `rates` is never empty (an unlimited limit needs no engine). `dry_run` charges nothing.
+    `rates` is never empty (an unlimited limit needs no engine). `dry_run` answers what would be,
+    and charges nothing.
     """
 
     tenant: str

@@ -1,0 +1,205 @@
+-- Decides a batch of checks against sliding windows, in order, as one atomic step.
+--
+-- KEYS[i]    a ring, the hash of one tenant's, one limit's, one window:
+--              n        the newest sub-bucket ever charged (an index since the epoch)
+--              s        the cost of all its live sub-buckets
+--              0..32    the cost of the sub-bucket whose index has this remainder by 33
+-- ARGV[1]    now in microseconds, or '' for this server's clock (tests give one)
+-- ARGV[2]    how many plans follow, each: how many windows, then of each its quota and its length
+--            in microseconds
+-- ARGV[...]  then the checks, each: its plan (from 1), its first key (from 1; its windows' rings
+--            follow one another), its cost, and 1 to charge or 0 to look only
+-- returns    flat integers; of each check: 1 allowed or 0, retry_after in microseconds (-1: never),
+--            then of each of its windows: the cost charged, reset_after in microseconds
+--
+-- Closes the race of two sidecars that both read a window before either charges it: reading and
+-- charging are one step here. All windows of a limit are read before any is charged, so a denial
+-- changes none. A denial writes nothing at all: a flood of them costs no replication, and a clock
+-- set back after it finds every charge still there.
+
+local SUB_BUCKETS = 32
+local SLOTS = SUB_BUCKETS + 1
+
+local floor, max, min = math.floor, math.max, math.min
+local call = redis.call
+
+local virtual = ARGV[1] ~= ''
+local now
+if virtual then
+  now = tonumber(ARGV[1])
+else
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+-- Lua would write 1e+15 as a float; Redis must see a whole number.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- A ring as it stands now. Read once in a batch however many checks ask for it, written once after.
+local function read(key, window)
+  local width = window / SUB_BUCKETS
+  local clock = floor(now / width)
+  local head = call('HMGET', key, 'n', 's', clock % SLOTS)
+  local ring = { key = key, width = width, current = clock, sum = 0, here = 0, leaving = {} }
+  local newest = tonumber(head[1])
+  if not newest then
+    return ring
+  end
+  ring.newest = newest
+  ring.sum = tonumber(head[2])
+  if clock == newest then
+    ring.here = tonumber(head[3]) or 0
+  elseif clock < newest then
+    -- The clock was set back: go on from the newest sub-bucket, so that no past is reopened.
+    ring.current = newest
+    ring.here = tonumber(call('HGET', key, newest % SLOTS)) or 0
+  else
+    -- Sub-buckets that leave between the newest and now; they are dropped when something is charged.
+    local slots = {}
+    for index = newest - SUB_BUCKETS, min(newest, clock - SLOTS) do
+      slots[#slots + 1] = index % SLOTS
+    end
+    if #slots > 0 then
+      local costs = call('HMGET', key, unpack(slots))
+      for i = 1, #slots do
+        local cost = tonumber(costs[i])
+        if cost then
+          ring.sum = ring.sum - cost
+          ring.leaving[#ring.leaving + 1] = slots[i]
+        end
+      end
+    end
+  end
+  return ring
+end
+
+-- Costs by age: the ring's live sub-buckets from the oldest (1) to the current one (SLOTS).
+local function by_age(ring)
+  if not ring.ages then
+    ring.ages = {}
+    local slots = {}
+    for index = ring.current - SUB_BUCKETS, ring.current do
+      slots[#slots + 1] = index % SLOTS
+    end
+    local costs = ring.newest and call('HMGET', ring.key, unpack(slots)) or {}
+    for age = 1, SLOTS do
+      -- A slot beyond the newest sub-bucket still holds what left a whole turn ago.
+      local index = ring.current - SLOTS + age
+      ring.ages[age] = ring.newest and index <= ring.newest and tonumber(costs[age]) or 0
+    end
+  end
+  ring.ages[SLOTS] = ring.here
+  return ring.ages
+end
+
+-- Microseconds until the sub-bucket stops counting.
+local function leaves_after(ring, index)
+  return (index + SLOTS) * ring.width - now
+end
+
+-- Microseconds until the cost has room, absent other traffic: enough of the oldest must leave.
+local function wait_for(ring, cost, quota)
+  if cost > quota then
+    return -1
+  end
+  local ages = by_age(ring)
+  local sum = ring.sum
+  for age = 1, SLOTS do
+    sum = sum - ages[age]
+    if sum + cost <= quota then
+      return leaves_after(ring, ring.current - SLOTS + age)
+    end
+  end
+end
+
+local function reset_after(ring)
+  if ring.sum == 0 then
+    return 0
+  end
+  return leaves_after(ring, ring.charged and ring.current or ring.newest)
+end
+
+local plans = {}
+local at = 3
+for p = 1, tonumber(ARGV[2]) do
+  local plan = {}
+  local windows = tonumber(ARGV[at])
+  for w = 1, windows do
+    plan[w] = { quota = tonumber(ARGV[at + 2 * w - 1]), window = tonumber(ARGV[at + 2 * w]) }
+  end
+  plans[p] = plan
+  at = at + 1 + 2 * windows
+end
+
+local rings = {}
+local reply = {}
+while at <= #ARGV do
+  local plan = plans[tonumber(ARGV[at])]
+  local first = tonumber(ARGV[at + 1])
+  local cost = tonumber(ARGV[at + 2])
+  local charge = ARGV[at + 3] == '1'
+  at = at + 4
+
+  local allowed = true
+  for w = 1, #plan do
+    local ring = rings[first + w - 1]
+    if not ring then
+      ring = read(KEYS[first + w - 1], plan[w].window)
+      rings[first + w - 1] = ring
+    end
+    if ring.sum + cost > plan[w].quota then
+      allowed = false
+    end
+  end
+
+  local retry_after = 0
+  for w = 1, #plan do
+    local ring = rings[first + w - 1]
+    if allowed then
+      if charge then
+        ring.sum = ring.sum + cost
+        ring.here = ring.here + cost
+        ring.charged = true
+      end
+    elseif retry_after >= 0 and ring.sum + cost > plan[w].quota then
+      local wait = wait_for(ring, cost, plan[w].quota)
+      retry_after = wait < 0 and wait or max(retry_after, wait)
+    end
+  end
+
+  reply[#reply + 1] = allowed and 1 or 0
+  reply[#reply + 1] = retry_after
+  for w = 1, #plan do
+    local ring = rings[first + w - 1]
+    if allowed and not charge then
+      -- What would be, and nothing changed.
+      reply[#reply + 1] = ring.sum + cost
+      reply[#reply + 1] = leaves_after(ring, ring.current)
+    else
+      reply[#reply + 1] = ring.sum
+      reply[#reply + 1] = reset_after(ring)
+    end
+  end
+end
+
+for _, ring in pairs(rings) do
+  if ring.charged then
+    if #ring.leaving > 0 then
+      call('HDEL', ring.key, unpack(ring.leaving))
+    end
+    local slot = ring.current % SLOTS
+    if ring.current == ring.newest then
+      call('HSET', ring.key, 's', whole(ring.sum), slot, whole(ring.here))
+    else
+      call('HSET', ring.key, 'n', whole(ring.current), 's', whole(ring.sum), slot, whole(ring.here))
+      -- It lives until its newest sub-bucket leaves. Virtual time runs apart from the server's, so
+      -- there an hour stands in.
+      local left = virtual and 3600000 or (reset_after(ring) / 1000 + 1)
+      call('PEXPIRE', ring.key, whole(left))
+    end
+  end
+end
+
+return reply

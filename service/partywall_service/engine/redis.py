@@ -1,0 +1,59 @@
+"""The production engine: sliding windows in Redis, Valkey or a cluster of either."""
+
+import asyncio
+from collections.abc import Sequence
+
+from redis.asyncio import Redis, RedisCluster
+
+from partywall_service.engine import keys
+from partywall_service.engine.base import Check, Verdict
+from partywall_service.engine.connect import answering_within
+from partywall_service.engine.scripts import DecideScript
+
+
+class RedisEngine:
+    """Decides by one script call a batch; on a cluster by one a shard, side by side.
+
+    Args:
+        client: from `connect`, or any redis-py client.
+        prefix: what every key of this installation starts with.
+        deadline: seconds until a call counts as failed.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, *, prefix: str = "pw", deadline: float = 0.05
+    ) -> None:
+        self._client = client
+        self._deadline = deadline
+        self._script = DecideScript(prefix)
+        self._by_shard = isinstance(client, RedisCluster)
+
+    async def decide(self, checks: Sequence[Check], *, now: int | None = None) -> list[Verdict]:
+        """One verdict for each check, in order.
+
+        Args:
+            checks: those of one limit and tenant are decided in this order.
+            now: microseconds since the epoch in place of Redis's clock, for tests.
+
+        Raises:
+            StoreError: no answer within the deadline; a charge may or may not have been made.
+        """
+        async with answering_within(self._deadline):
+            if self._by_shard:
+                return await self._decide_by_shard(checks, now)
+            return await self._script(self._client, checks, now=now)
+
+    async def _decide_by_shard(self, checks: Sequence[Check], now: int | None) -> list[Verdict]:
+        places: dict[int, list[int]] = {}
+        for place, check in enumerate(checks):
+            places.setdefault(keys.shard(check.tenant), []).append(place)
+        answers = await asyncio.gather(
+            *(
+                self._script(self._client, [checks[place] for place in of_shard], now=now)
+                for of_shard in places.values()
+            )
+        )
+        verdicts: dict[int, Verdict] = {}
+        for of_shard, answer in zip(places.values(), answers, strict=True):
+            verdicts.update(zip(of_shard, answer, strict=True))
+        return [verdicts[place] for place in range(len(checks))]

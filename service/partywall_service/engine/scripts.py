@@ -1,0 +1,99 @@
+"""A typed façade over each Lua script: its signature is the script's calling contract."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoScriptError
+
+from partywall.decision import Window
+from partywall_service.engine import keys
+from partywall_service.engine.base import Check, Verdict
+from partywall_service.engine.memory import MICROSECONDS
+from partywall_service.policy.model import Rate
+
+
+class Script:
+    """A Lua file, called by its digest and sent whole where the server does not know it yet.
+
+    A server forgets its scripts when it restarts, fails over or is flushed, so any call may find
+    it ignorant; sending the text then costs one round trip, once.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.text = files(__package__).joinpath("lua", f"{name}.lua").read_text()
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(
+        self, client: Redis | RedisCluster, keys: Sequence[str], args: Sequence[str | int]
+    ) -> Any:  # noqa: ANN401 - what a script returns is known to its façade alone
+        """Runs it, and gives back what it returns."""
+        try:
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+
+
+class DecideScript:
+    """`decide.lua`: a batch of checks, decided in order as one atomic step.
+
+    Args:
+        prefix: what every key of this installation starts with.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._script = Script("decide")
+        self._prefix = prefix
+
+    async def __call__(
+        self, client: Redis | RedisCluster, checks: Sequence[Check], *, now: int | None = None
+    ) -> list[Verdict]:
+        """One verdict for each check, in order.
+
+        Args:
+            client: the server, or the node, that holds every check's keys.
+            checks: of one shard if the client is a cluster's.
+            now: microseconds since the epoch in place of the server's clock, for tests.
+        """
+        ring_keys, args = self._encode(checks, now)
+        reply = await self._script(client, ring_keys, args)
+        return self._verdicts(checks, iter(reply))
+
+    def _encode(
+        self, checks: Sequence[Check], now: int | None
+    ) -> tuple[list[str], list[str | int]]:
+        plans: dict[tuple[Rate, ...], int] = {}
+        first_keys: dict[tuple[str, str, tuple[Rate, ...]], int] = {}
+        ring_keys: list[str] = []
+        asked: list[str | int] = []
+        for tenant, limit, rates, cost, dry_run in checks:
+            plan = plans.get(rates)
+            if plan is None:
+                plan = plans[rates] = len(plans) + 1
+            subject = (tenant, limit, rates)
+            first = first_keys.get(subject)
+            if first is None:
+                first = first_keys[subject] = len(ring_keys) + 1
+                ring_keys += [keys.ring(self._prefix, tenant, limit, rate.window) for rate in rates]
+            asked += (plan, first, cost, 0 if dry_run else 1)
+        args: list[str | int] = ["" if now is None else now, len(plans)]
+        for rates in plans:
+            args.append(len(rates))
+            for quota, window in rates:
+                args += (quota, window * MICROSECONDS)
+        return ring_keys, args + asked
+
+    @staticmethod
+    def _verdicts(checks: Sequence[Check], reply: Iterator[int]) -> list[Verdict]:
+        verdicts = []
+        for check in checks:
+            allowed = next(reply) == 1
+            wait = next(reply)
+            windows = tuple(
+                Window(quota, window, max(0, quota - next(reply)), next(reply) / MICROSECONDS)
+                for quota, window in check.rates
+            )
+            verdicts.append(Verdict(allowed, None if wait < 0 else wait / MICROSECONDS, windows))
+        return verdicts
