@@ -1,0 +1,228 @@
+"""A server as a child process: start it, know when it answers, stop it, clear what was left."""
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped] # it ships no types
+
+from partywall_service.embedded.errors import ServerFailed
+
+START_SECONDS = 120.0
+"""A start may replay a long log after a crash; PostgreSQL says it is up only after that."""
+
+STOP_SECONDS = 30.0
+"""A server told to stop writes out what it has. After that it is killed: its log holds the rest."""
+
+_POLL_SECONDS = 0.02
+
+
+class ServerProcess(ABC):
+    """One server, child of this process, with one directory of its own.
+
+    It runs in its own session: a Ctrl-C in the terminal reaches this process alone, which
+    finishes its requests first and stops the server last.
+
+    Args:
+        home: the server's directory; nothing else is in it.
+        log: the file its words go to.
+    """
+
+    title: str
+    """What people call it."""
+    program: str
+    """The name of its process."""
+    stop_signal: signal.Signals
+    """What asks it to write out everything and end."""
+
+    def __init__(self, home: Path, log: Path) -> None:
+        self.home = home.absolute()
+        self.log = log.absolute()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients find it; the same at every start."""
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make the server's directory ready for a start."""
+
+    @abstractmethod
+    def _command(self) -> Sequence[str]:
+        """Return what to run."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether it takes commands."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Do what is left to do once it answers."""
+
+    def _user(self) -> int | None:
+        """Return the user id to run as; None for our own."""
+        return None
+
+    def _environment(self) -> Mapping[str, str]:
+        return os.environ
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        if self._child is None or self._child.poll() is not None:
+            return None
+        return self._child.pid
+
+    def start(self, cancelled: threading.Event | None = None) -> None:
+        """Start it, and return when it answers.
+
+        A server that a killed predecessor left running in the same directory is stopped first:
+        ours is then a child, whose end we learn of at once, and of the version installed now.
+
+        Args:
+            cancelled: gives up the waiting when set.
+
+        Raises:
+            ServerFailed: it ended, or did not answer in time.
+            NotInstalled: its wheel is missing.
+            OSError: its directory cannot be made.
+        """
+        self._prepare()
+        clear_left_running(self.program, self.home, self.stop_signal)
+        self._child = child = self._spawn()
+        try:
+            self._await_answer(child, cancelled)
+            self._settle()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> int:
+        """Block until it ends; return its exit code (negative: the signal that ended it)."""
+        if self._child is None:
+            raise RuntimeError(f"{self.title} was not started")
+        return self._child.wait()
+
+    def stop(self) -> None:
+        """Let it write out everything and end; nothing to do when it does not run."""
+        self.ask_to_stop()
+        child = self._child
+        if child is None:
+            return
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        self._child = None
+
+    def ask_to_stop(self) -> None:
+        """Send the signal that ends it, and do not wait."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            # A stopped (SIGSTOP) process hears nothing else first.
+            child.send_signal(signal.SIGCONT)
+            child.send_signal(self.stop_signal)
+
+    def _await_answer(
+        self, child: subprocess.Popen[bytes], cancelled: threading.Event | None
+    ) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(_POLL_SECONDS)
+                raise ServerFailed(self._failure(f"ended with code {code}"))
+            if cancelled is not None and cancelled.is_set():
+                raise ServerFailed(f"{self.title} was told to stop before it was up")
+            if time.monotonic() > deadline:
+                raise ServerFailed(self._failure(f"did not answer in {START_SECONDS:.0f} s"))
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command, user = self._command(), self._user()
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # None keeps ours: only root may name another.
+            return subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+                cwd=self.home,
+                env=dict(self._environment()),
+                user=user,
+                group=None if user is None else pwd.getpwuid(user).pw_gid,
+                extra_groups=None if user is None else [],
+            )
+        except OSError as exc:
+            raise ServerFailed(f"{self.title} cannot be run from {command[0]}: {exc}") from exc
+        finally:
+            os.close(descriptor)
+
+    def _failure(self, what: str) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-3:]
+        return f"{self.title} {what}; the last lines of {self.log}: " + " | ".join(lines)
+
+
+def clear_left_running(program: str, home: Path, stop_signal: signal.Signals) -> None:
+    """End the servers that run in a directory and are nobody's now.
+
+    No pid file is trusted, since after a crash its number may be anybody's: a process is one of
+    ours when it bears the program's name and works in this very directory. The caller holds the
+    directory's lock, so no living sidecar owns them.
+
+    Raises:
+        ServerFailed: one of them cannot be ended.
+    """
+    found = _running(program, home)
+    pids = {process.pid for process in found}
+    # Children (PostgreSQL's) are ended by their parent, where they still have one.
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() not in pids:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(stop_signal)
+    alive = _wait_for(found)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    alive = _wait_for(alive)
+    if alive:
+        names = ", ".join(str(process.pid) for process in alive)
+        raise ServerFailed(f"{program} left running in {home} cannot be ended (process {names})")
+
+
+def _running(program: str, home: Path) -> "list[psutil.Process]":
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            if process.name() == program and Path(process.cwd()).samefile(home):
+                found.append(process)
+    return found
+
+
+def _wait_for(processes: "list[psutil.Process]") -> "list[psutil.Process]":
+    """Wait until they are gone; return those that are still there after `STOP_SECONDS`."""
+    deadline = time.monotonic() + STOP_SECONDS
+    alive = [process for process in processes if _alive(process)]
+    while alive and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)  # they are not our children: nothing tells us
+        alive = [process for process in alive if _alive(process)]
+    return alive
+
+
+def _alive(process: "psutil.Process") -> bool:
+    """Whether it still runs: in a container without an init, the dead stay as zombies."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
