@@ -13,13 +13,13 @@ class EmbeddedError(Exception):
     """An embedded server cannot be had."""
 
 
-class DataDirBusy(EmbeddedError):  # noqa: N818 - a state of the world, not a defect
+class DataDirBusy(EmbeddedError):
     """Another process uses the data directory."""
 
 
-class NotInstalled(EmbeddedError):  # noqa: N818 - as above
+class NotInstalled(EmbeddedError):
     """The wheels that carry the servers are not installed."""
 
 
-class ServerFailed(EmbeddedError):  # noqa: N818 - as above
+class ServerFailed(EmbeddedError):
     """A server did not start; the message names its log."""

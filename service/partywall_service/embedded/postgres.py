@@ -131,7 +131,7 @@ class PostgresServer(ServerProcess):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     def _socket_dir(self) -> Path:
-        return socket_dir(self.home, f".s.PGSQL.{_PORT}", self._user())
+        return socket_dir(self.home, f".s.PGSQL.{_PORT}")
 
     def _user(self) -> int | None:
         if os.geteuid() != 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped] # it ships no types
 
 from partywall_service.embedded.errors import ServerFailed
+from partywall_service.embedded.sockets import make_socket_dir
 
 START_SECONDS = 120.0
 """A start may replay a long log after a crash; PostgreSQL says it is up only after that."""
@@ -51,6 +52,10 @@ class ServerProcess(ABC):
     @abstractmethod
     def url(self) -> str:
         """Where clients find it; the same at every start."""
+
+    @abstractmethod
+    def _socket_dir(self) -> Path:
+        """Return the directory of its Unix socket."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -98,6 +103,9 @@ class ServerProcess(ABC):
         """
         self._prepare()
         clear_left_running(self.program, self.home, self.stop_signal)
+        if self._socket_dir() != self.home:
+            user = self._user()
+            make_socket_dir(self._socket_dir(), os.geteuid() if user is None else user)
         self._child = child = self._spawn()
         try:
             self._await_answer(child, cancelled)
@@ -124,6 +132,9 @@ class ServerProcess(ABC):
             child.kill()
             child.wait()
         self._child = None
+        if self._socket_dir() != self.home:
+            with contextlib.suppress(OSError):  # a killed server leaves its socket there
+                self._socket_dir().rmdir()
 
     def ask_to_stop(self) -> None:
         """Send the signal that ends it, and do not wait."""

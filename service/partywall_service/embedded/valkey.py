@@ -37,12 +37,15 @@ class ValkeyServer(ServerProcess):
     @property
     def socket(self) -> Path:
         """Its Unix socket."""
-        return socket_dir(self.home, _SOCKET) / _SOCKET
+        return self._socket_dir() / _SOCKET
 
     @property
     def url(self) -> str:
         """`unix://` and the path of its socket."""
         return f"unix://{quote(str(self.socket))}"
+
+    def _socket_dir(self) -> Path:
+        return socket_dir(self.home, _SOCKET)
 
     def _prepare(self) -> None:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
