@@ -1,0 +1,108 @@
+"""The tables as SQLAlchemy sees them; a test holds them equal to what the migrations build.
+
+Ids are text under collation "C": they are ASCII, pages follow the same order on every machine,
+and an operating system's new locale data cannot corrupt their indexes. The tenant comes first in
+every key, so one tenant's rows lie together.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+_ID = Text(collation="C")
+_INSTANT = DateTime(timezone=True)
+
+
+def _owner() -> ForeignKey:
+    """A row that lives and dies with its tenant."""
+    return ForeignKey("tenants.tenant", ondelete="CASCADE")
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tier", _ID, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", _INSTANT, nullable=False, server_default=func.now()),
+    Column("updated_at", _INSTANT, nullable=False, server_default=func.now()),
+    CheckConstraint("status IN ('provisioning', 'active', 'suspended')", name="status"),
+    # So a page of one tier, or of the few suspended, costs a page, whatever the number of tenants.
+    Index(None, "tier", "tenant"),
+    Index(None, "status", "tenant"),
+)
+
+tenant_domains = Table(
+    "tenant_domains",
+    metadata,
+    Column("domain", _ID, primary_key=True),
+    Column("tenant", _ID, _owner(), nullable=False),
+    CheckConstraint("domain = lower(domain)", name="lower_case"),
+    Index(None, "tenant", "domain"),
+)
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("tenant", _ID, _owner(), primary_key=True),
+    Column("kind", _ID, primary_key=True),
+    Column("name", _ID, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("expires_at", _INSTANT),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("created_at", _INSTANT, nullable=False, server_default=func.now()),
+    CheckConstraint("kind IN ('limits', 'quotas', 'jobs')", name="kind"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("scope", Text, nullable=False),
+    # No foreign key: a token may name a tenant that nobody registered and `default_tier` serves.
+    Column("tenant", _ID),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", _INSTANT, nullable=False, server_default=func.now()),
+    CheckConstraint("scope IN ('admin', 'host', 'tenant')", name="scope"),
+    CheckConstraint("(scope = 'tenant') = (tenant IS NOT NULL)", name="tenant_scope"),
+    Index(None, "tenant"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    # The wall clock, not the transaction's start: the lines of one tenant are written under its
+    # row's lock, so they read in the order in which things happened.
+    Column("at", _INSTANT, nullable=False, server_default=func.clock_timestamp()),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    # No foreign key: the line that says a tenant was deleted outlives it.
+    Column("tenant", _ID),
+    Column("detail", JSONB, nullable=False),
+    Index(None, "tenant", "id"),
+)

@@ -1,0 +1,242 @@
+"""The register of tenants: who they are, their tier, status and domains."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, get_args
+
+from sqlalchemy import Select, Text, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from partywall_service.ledger.base import Store
+from partywall_service.ledger.changes import Change
+from partywall_service.ledger.errors import DomainTaken
+from partywall_service.ledger.records import Status, TenantRecord
+from partywall_service.ledger.tables import tenant_domains, tenants, tokens
+
+DOMAINS = func.array(
+    select(tenant_domains.c.domain)
+    .where(tenant_domains.c.tenant == tenants.c.tenant)
+    .order_by(tenant_domains.c.domain)
+    .scalar_subquery(),
+    type_=ARRAY(Text),
+).label("domains")
+
+# In the order of TenantRecord's attributes.
+TENANT_COLUMNS = (
+    tenants.c.tenant,
+    tenants.c.name,
+    tenants.c.tier,
+    tenants.c.status,
+    DOMAINS,
+    tenants.c.created_at,
+    tenants.c.updated_at,
+)
+
+
+class Tenants(Store):
+    """The statements on tenants."""
+
+    async def put_tenant(
+        self,
+        tenant: str,
+        *,
+        tier: str,
+        name: str | None = None,
+        domains: Sequence[str] | None = None,
+        status: Status | None = None,
+        actor: str,
+    ) -> tuple[TenantRecord, bool]:
+        """Registers a tenant or changes it; None keeps what is there.
+
+        A new tenant's name is its id, it has no domains and is active. Domains are kept in lower
+        case, once each and in alphabetical order. A call that changes nothing leaves `updated_at`
+        alone, writes no audit line and tells nobody.
+
+        Returns:
+            The record, and whether the tenant is new.
+
+        Raises:
+            DomainTaken: another tenant has one of the domains; nothing is changed.
+            LedgerUnavailable: PostgreSQL cannot answer now. Two calls that exchange domains at
+                the same moment may each wait for the other; PostgreSQL then ends one with this.
+            ValueError: the status is none, or some text cannot be stored.
+        """
+        if status is not None and status not in get_args(Status):
+            raise ValueError(f"expected one of {get_args(Status)}, got {status!r}")
+        asked = {"tier": tier, "name": name, "status": status}
+        fresh = {
+            "tier": tier,
+            "name": tenant if name is None else name,
+            "status": status or "active",
+        }
+        wanted = None if domains is None else {domain.lower() for domain in domains}
+        async with self._changing() as connection:
+            before = await _insert_or_lock(connection, tenant, fresh)
+            moved = await _move_domains(connection, tenant, wanted, fresh=before is None)
+            if before is None:
+                detail: dict[str, Any] = {**fresh, "domains": sorted(wanted or ())}
+            else:
+                detail = moved | {
+                    key: {"from": before[key], "to": new}
+                    for key, new in asked.items()
+                    if new is not None and new != before[key]
+                }
+            if before is not None and detail:
+                values = {key: new for key, new in asked.items() if new is not None}
+                await connection.execute(
+                    update(tenants)
+                    .where(tenants.c.tenant == tenant)
+                    .values(**values, updated_at=func.clock_timestamp())
+                )
+            if detail:
+                await self._record(
+                    connection,
+                    Change("tenant", tenant),
+                    actor=actor,
+                    action="tenant.created" if before is None else "tenant.updated",
+                    tenant=tenant,
+                    detail=detail,
+                )
+            row = (await connection.execute(_one(tenant))).one()
+            return tenant_record(row), before is None
+
+    async def get_tenant(self, tenant: str, *, scope: str | None = None) -> TenantRecord | None:
+        """The tenant, or None; with a `scope`, as that tenant's own token may see it."""
+        async with self._reading(scope) as connection:
+            row = (await connection.execute(_one(tenant))).one_or_none()
+        return None if row is None else tenant_record(row)
+
+    async def list_tenants(
+        self,
+        *,
+        tier: str | None = None,
+        status: Status | None = None,
+        domain: str | None = None,
+        after: str | None = None,
+        limit: int,
+    ) -> list[TenantRecord]:
+        """Tenants by id, from the one after `after`, at most `limit`; each filter narrows."""
+        query = select(*TENANT_COLUMNS).order_by(tenants.c.tenant).limit(limit)
+        if tier is not None:
+            query = query.where(tenants.c.tier == tier)
+        if status is not None:
+            query = query.where(tenants.c.status == status)
+        if domain is not None:
+            holder = select(tenant_domains.c.tenant).where(
+                tenant_domains.c.domain == domain.lower()
+            )
+            query = query.where(tenants.c.tenant == holder.scalar_subquery())
+        if after is not None:
+            query = query.where(tenants.c.tenant > after)
+        async with self._reading() as connection:
+            return [tenant_record(row) for row in await connection.execute(query)]
+
+    async def delete_tenant(self, tenant: str, *, actor: str) -> bool:
+        """Ends a tenant with its domains, overrides and `tenant:` tokens; its audit lines stay.
+
+        Returns:
+            Whether there was anything to delete; if not, nothing is recorded.
+        """
+        async with self._changing() as connection:
+            gone = (
+                await connection.execute(
+                    delete(tenants)
+                    .where(tenants.c.tenant == tenant)
+                    .returning(tenants.c.tier, tenants.c.name)
+                )
+            ).one_or_none()
+            revoked = sorted(
+                await connection.scalars(
+                    delete(tokens).where(tokens.c.tenant == tenant).returning(tokens.c.id)
+                )
+            )
+            if gone is None and not revoked:
+                return False
+            await self._record(
+                connection,
+                Change("tenant", tenant),
+                *(Change("token", token) for token in revoked),
+                actor=actor,
+                action="tenant.deleted",
+                tenant=tenant,
+                detail={**(gone._asdict() if gone else {}), "tokens": revoked},
+            )
+            return True
+
+    async def missing_tiers(self, known: Collection[str]) -> dict[str, int]:
+        """The tiers tenants have that `known` lacks, each with how many have it."""
+        query = (
+            select(tenants.c.tier, func.count().label("tenants"))
+            .where(tenants.c.tier.not_in(known))
+            .group_by(tenants.c.tier)
+        )
+        async with self._reading() as connection:
+            return {row.tier: row.tenants for row in await connection.execute(query)}
+
+
+def tenant_record(row: Sequence[Any]) -> TenantRecord:
+    """The record of a row of `TENANT_COLUMNS`."""
+    tenant, name, tier, status, domains, created_at, updated_at = row
+    return TenantRecord(tenant, name, tier, status, tuple(domains), created_at, updated_at)
+
+
+def _one(tenant: str) -> Select[Any]:
+    return select(*TENANT_COLUMNS).where(tenants.c.tenant == tenant)
+
+
+async def _insert_or_lock(
+    connection: AsyncConnection, tenant: str, fresh: Mapping[str, str]
+) -> Mapping[str, str] | None:
+    """Inserts the tenant, or locks the one there is and returns what it holds.
+
+    Two calls for one new tenant: the second waits for the first and then finds its row. The loop
+    turns again only when that row was deleted between the two statements.
+    """
+    while True:
+        new = upsert(tenants).values(tenant=tenant, **fresh).on_conflict_do_nothing()
+        if await connection.scalar(new.returning(tenants.c.tenant)) is not None:
+            return None
+        there = await connection.execute(
+            select(tenants.c.tier, tenants.c.name, tenants.c.status)
+            .where(tenants.c.tenant == tenant)
+            .with_for_update()
+        )
+        row = there.mappings().one_or_none()
+        if row is not None:
+            return {"tier": row["tier"], "name": row["name"], "status": row["status"]}
+
+
+async def _move_domains(
+    connection: AsyncConnection, tenant: str, wanted: set[str] | None, *, fresh: bool
+) -> dict[str, Any]:
+    """Makes `wanted` the tenant's domains (None keeps them) and says what that changed.
+
+    The tenant's row is locked by this transaction, so nobody else moves its domains meanwhile.
+    They are inserted in alphabetical order, so two calls that want the same ones queue and do not
+    deadlock. The loop turns again only when a domain's holder let go of it between two statements.
+    """
+    mine = tenant_domains.c.tenant == tenant
+    if wanted is None:
+        return {}
+    held: set[str] = set()
+    if not fresh:
+        held = set(await connection.scalars(select(tenant_domains.c.domain).where(mine)))
+    if held - wanted:
+        await connection.execute(
+            delete(tenant_domains).where(mine, tenant_domains.c.domain.in_(held - wanted))
+        )
+    missing = wanted - held
+    while missing:
+        rows = [{"domain": domain, "tenant": tenant} for domain in sorted(missing)]
+        added = upsert(tenant_domains).values(rows).on_conflict_do_nothing()
+        missing -= set(await connection.scalars(added.returning(tenant_domains.c.domain)))
+        holder = await connection.execute(
+            select(tenant_domains.c.domain, tenant_domains.c.tenant)
+            .where(tenant_domains.c.domain.in_(missing))
+            .order_by(tenant_domains.c.domain)
+            .limit(1)
+        )
+        if taken := holder.one_or_none():
+            raise DomainTaken(*taken)
+    return {} if wanted == held else {"domains": {"from": sorted(held), "to": sorted(wanted)}}
