@@ -64,6 +64,9 @@ class _Known:
     fresh: bool = True
 
 
+_Answer = asyncio.Future[_Known | LedgerUnavailable | None]
+
+
 class Authenticator:
     """Turns what a caller presents into a principal.
 
@@ -88,9 +91,9 @@ class Authenticator:
         self._principals: dict[bytes, Principal] = {}  # by SHA-256 of the whole token
         self._known: dict[str, _Known] = {}  # by id, oldest first, as the next
         self._unknown: dict[str, float] = {}  # until when
-        self._wanted: dict[str, asyncio.Future[_Known | LedgerUnavailable | None]] = {}
+        self._wanted: dict[str, _Answer] = {}  # in the next query
+        self._asked: dict[str, _Answer] = {}  # in the query under way, unless forgotten since
         self._lookup: asyncio.Task[None] | None = None
-        self._forgotten = 0  # how often something was forgotten: lookups begun before are stale
         self._not_before = 0.0
 
     def known(self, presented: str) -> Principal | None:
@@ -130,13 +133,13 @@ class Authenticator:
 
     def forget(self, token_id: str) -> None:
         """Drops what is remembered of a token: it was created or revoked somewhere."""
-        self._forgotten += 1
+        self._asked.pop(token_id, None)  # its answer may be from before the change
         self._unknown.pop(token_id, None)
         self._drop(token_id)
 
     def clear(self) -> None:
         """Changes may have gone unheard: every token is asked for again at its next use."""
-        self._forgotten += 1
+        self._asked.clear()
         self._unknown.clear()
         self._principals.clear()
         for known in self._known.values():
@@ -148,7 +151,7 @@ class Authenticator:
             return known
         if self._unknown.get(token_id, 0.0) > self._clock():
             return None
-        future = self._wanted.get(token_id)
+        future = self._asked.get(token_id) or self._wanted.get(token_id)
         if future is None:
             future = self._wanted[token_id] = asyncio.get_running_loop().create_future()
             if self._lookup is None:
@@ -164,20 +167,26 @@ class Authenticator:
 
     async def _look_up(self) -> None:
         """Answers what is wanted, query after query, until nothing is."""
+        batch: dict[str, _Answer] = {}
         try:
             while self._wanted:
-                batch = list(self._wanted)[:_LOOKUP_SIZE]
-                begun = self._forgotten
-                answers = await self._ask(batch)
-                for token_id in batch:
+                batch = {key: self._wanted.pop(key) for key in list(self._wanted)[:_LOOKUP_SIZE]}
+                self._asked.update(batch)
+                answers = await self._ask(list(batch))
+                for token_id, future in batch.items():
                     answer = answers if isinstance(answers, Exception) else answers.get(token_id)
-                    if begun == self._forgotten:
+                    if self._asked.pop(token_id, None) is future:
                         self._remember(token_id, answer)
-                    self._wanted.pop(token_id).set_result(answer)
+                    future.set_result(answer)
+        except BaseException:
+            for future in (*batch.values(), *self._wanted.values()):  # nobody may wait for ever
+                if not future.done():
+                    future.set_result(LedgerUnavailable("the lookup was interrupted"))
+            self._asked.clear()
+            self._wanted.clear()
+            raise
         finally:
             self._lookup = None
-            while self._wanted:  # only when it failed: nobody may wait for ever
-                self._wanted.popitem()[1].cancel()
 
     async def _ask(self, ids: list[str]) -> dict[str, _Known] | LedgerUnavailable:
         """Asks PostgreSQL, unless it failed a moment ago: an outage must not cost each caller."""
