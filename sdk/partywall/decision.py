@@ -95,9 +95,35 @@ def rate_limit_headers(decision: Decision, family: HeaderFamily = "both") -> dic
 
 def violated_policies(decision: Decision) -> list[str]:
     """The names, as in `RateLimit-Policy`, of the windows that had no room for the cost."""
-    return [
-        name for name, window in _named_windows(decision) if window.remaining < decision.cost
-    ]
+    return [name for name, window in _named_windows(decision) if window.remaining < decision.cost]
+
+
+def denial_problem(decision: Decision, *, upgrade: str | None = None) -> dict[str, object]:
+    """The body of a 429, as RFC 9457 problem details of the rate-limit draft's type.
+
+    Args:
+        decision: one that was denied for its limit.
+        upgrade: the next tier that would have admitted it, if there is one.
+    """
+    document: dict[str, object] = {
+        "type": QUOTA_EXCEEDED,
+        "title": "Too many requests",
+        "status": 429,
+        "detail": _denial_sentence(decision),
+        "violated-policies": violated_policies(decision),
+        "tenant": decision.tenant,
+        "tier": decision.tier,
+    }
+    if upgrade is not None:
+        document["upgrade"] = upgrade
+    return document
+
+
+def _denial_sentence(decision: Decision) -> str:
+    subject = f"Limit {decision.limit!r} of tier {decision.tier!r}"
+    if decision.retry_after is None:
+        return f"{subject} never admits a cost of {decision.cost}."
+    return f"{subject} has no room now; try again in {math.ceil(decision.retry_after)} s."
 
 
 def _named_windows(decision: Decision) -> list[tuple[str, Window]]:

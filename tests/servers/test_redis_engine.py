@@ -79,6 +79,7 @@ async def test_windows_survive_a_kill_of_the_server(own_valkey):
     async with engine_on(own_valkey.url) as engine:
         assert (await engine.decide([check(cost=4)]))[0].allowed
         os.kill(own_valkey.pid, signal.SIGKILL)
+        own_valkey.wait()
         own_valkey.start()
         assert (await engine.decide([check(cost=1)]))[0].allowed
         assert not (await engine.decide([check(cost=1)]))[0].allowed
@@ -100,6 +101,7 @@ async def test_an_outage_is_a_store_error_and_ends_by_itself(own_valkey, how):
     if how == signal.SIGSTOP:
         os.kill(own_valkey.pid, signal.SIGCONT)
     else:
+        own_valkey.wait()
         own_valkey.start()
     async with asyncio.timeout(PATIENT):
         await back.wait()

@@ -67,13 +67,12 @@ class Batcher:
         try:
             verdicts = await self._engine.decide([check for checks, _ in batch for check in checks])
         except BaseException as exc:
-            # Whatever it was, no caller may wait for ever; each of them raises it.
+            # Whatever it was, nobody may wait for ever: each who asked raises it.
+            error = exc if isinstance(exc, Exception) else StoreError("shutting down")
             for _, answer in batch:
                 if not answer.done():
-                    answer.set_exception(
-                        exc if isinstance(exc, Exception) else StoreError("the call was ended")
-                    )
-            if not isinstance(exc, StoreError):
+                    answer.set_exception(error)
+            if not isinstance(exc, Exception):
                 raise
             return
         start = 0

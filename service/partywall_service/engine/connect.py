@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -50,6 +50,7 @@ def connect(url: str) -> Redis | RedisCluster:
         parts = urlsplit(url)
         if parts.scheme in ("redis", "rediss", "unix"):
             client: Redis = Redis.from_url(url, **_resilience())
+            _read_every_option(client)
             return client
         transport, _, kind = parts.scheme.partition("+")
         if transport in ("redis", "rediss") and kind in ("sentinel", "cluster"):
@@ -57,9 +58,17 @@ def connect(url: str) -> Redis | RedisCluster:
             options = _options(parts, transport)
             build = _sentinel if kind == "sentinel" else _cluster
             return build(parts, hosts, options)
-    except ValueError as exc:
+    except (ValueError, TypeError) as exc:
         raise RedisUrlError(f"the Redis URL is not valid: {exc}") from exc
     raise RedisUrlError(f"the Redis URL must begin with {SCHEMES}; got {parts.scheme!r}")
+
+
+async def disconnect(client: Redis | RedisCluster) -> None:
+    """Closes the client and, where Sentinel named its server, the connections to Sentinel."""
+    await client.aclose()
+    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 @asynccontextmanager
@@ -126,6 +135,11 @@ def _resilience() -> dict[str, Any]:
     }
 
 
+def _read_every_option(client: Redis) -> None:
+    """Makes a connection without connecting, so that an unknown option is found now."""
+    client.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py 5
+
+
 def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     hosts = []
     for address in parts.netloc.rpartition("@")[2].split(","):
@@ -165,9 +179,6 @@ def _cluster(
 ) -> RedisCluster:
     if parts.path.strip("/"):
         raise ValueError("expected redis+cluster://host:port,host:port without a path")
-    unknown = {name for name, _ in parse_qsl(parts.query)} - set(options)
-    if unknown:
-        raise ValueError(f"unknown options {', '.join(sorted(unknown))}")
     nodes = [ClusterNode(host, port) for host, port in hosts]
     cluster: RedisCluster = RedisCluster(startup_nodes=nodes, **options)
     return cluster

@@ -1,7 +1,7 @@
 """The production engine: sliding windows in Redis, Valkey or a cluster of either."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -18,14 +18,21 @@ class RedisEngine:
         client: from `connect`, or any redis-py client.
         prefix: what every key of this installation starts with.
         deadline: seconds until a call counts as failed.
+        observe: told the size of each batch.
     """
 
     def __init__(
-        self, client: Redis | RedisCluster, *, prefix: str = "pw", deadline: float = 0.05
+        self,
+        client: Redis | RedisCluster,
+        *,
+        prefix: str = "pw",
+        deadline: float = 0.05,
+        observe: Callable[[int], None] = lambda _size: None,
     ) -> None:
         self._client = client
         self._deadline = deadline
         self._script = DecideScript(prefix)
+        self._observe = observe
         self._by_shard = isinstance(client, RedisCluster)
 
     async def decide(self, checks: Sequence[Check], *, now: int | None = None) -> list[Verdict]:
@@ -38,6 +45,7 @@ class RedisEngine:
         Raises:
             StoreError: no answer within the deadline; a charge may or may not have been made.
         """
+        self._observe(len(checks))
         async with answering_within(self._deadline):
             if self._by_shard:
                 return await self._decide_by_shard(checks, now)

@@ -1,0 +1,64 @@
+"""One way to ask every engine: at a given microsecond, from a test that is not asynchronous."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any
+
+from partywall_service.engine.base import Check, Verdict
+from partywall_service.policy.model import Rate
+
+START = 1_700_000_000_000_000
+"""A microsecond since the epoch to begin at."""
+
+_tenants = count()
+
+
+class Harness:
+    """An engine under test.
+
+    Attributes:
+        name: which one.
+        snapshot: everything it keeps, comparable; to prove that nothing changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runner: asyncio.Runner,
+        decide: Callable[[Sequence[Check], int], Awaitable[list[Verdict]]],
+        snapshot: Callable[[], Coroutine[Any, Any, object]],
+    ) -> None:
+        self.name = name
+        self._runner = runner
+        self._decide = decide
+        self._snapshot = snapshot
+
+    def decide(self, checks: Sequence[Check], now: int) -> list[Verdict]:
+        """Decides a batch at `now`, in microseconds since the epoch."""
+
+        async def run() -> list[Verdict]:
+            return await self._decide(checks, now)
+
+        return self._runner.run(run())
+
+    def snapshot(self) -> object:
+        """Everything the engine keeps."""
+        return self._runner.run(self._snapshot())
+
+
+class Subject:
+    """One tenant's one limit, new with every use: no example sees another's windows."""
+
+    def __init__(self, harness: Harness, *rates: tuple[int, int]) -> None:
+        self._harness = harness
+        self.rates = tuple(Rate(*rate) for rate in rates)
+        self.tenant = f"t{next(_tenants)}"
+
+    def check(self, now: int, cost: int = 1, *, dry_run: bool = False) -> Verdict:
+        """Decides one check at `now`."""
+        return self._harness.decide([self.ask(cost, dry_run=dry_run)], now)[0]
+
+    def ask(self, cost: int = 1, *, dry_run: bool = False) -> Check:
+        """A check of this limit, for a batch."""
+        return Check(self.tenant, "requests", self.rates, cost, dry_run)
