@@ -18,8 +18,8 @@ import psycopg
 from psycopg import sql
 
 from partywall_service.embedded import DataDirBusy, PostgresServer, ValkeyServer
+from partywall_service.embedded.left_running import clear_left_running
 from partywall_service.embedded.lock import DataDirLock
-from partywall_service.embedded.process import clear_left_running
 
 RUN_DIR = "PARTYWALL_TEST_RUN_DIR"
 """Environment variable: tells xdist's workers where the run's directory is."""
@@ -56,13 +56,11 @@ class TestRun:
     def create_database(self) -> str:
         """A new database with every migration in it; its URL."""
         name = f"t_{uuid.uuid4().hex}"
-        with (
-            self.locked("template"),
-            psycopg.connect(self.postgres.url, autocommit=True) as connection,
-        ):
-            query = "SELECT FROM pg_database WHERE datname = %s"
-            if connection.execute(query, [_TEMPLATE]).fetchone() is None:
-                self._make_template(connection)
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            with self.locked("template"):
+                query = "SELECT FROM pg_database WHERE datname = %s"
+                if connection.execute(query, [_TEMPLATE]).fetchone() is None:
+                    self._make_template(connection)
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                     sql.Identifier(name), sql.Identifier(_TEMPLATE)
@@ -128,7 +126,7 @@ def _sweep() -> None:
 
 def _clear(directory: Path) -> None:
     for home in directory.rglob("valkey*/"):
-        clear_left_running("valkey-server", home, signal.SIGTERM)
+        clear_left_running("valkey-server", home, signal.SIGTERM, 10)
     for home in directory.rglob("postgres/"):
-        clear_left_running("postgres", home, signal.SIGINT)
+        clear_left_running("postgres", home, signal.SIGINT, 10)
     shutil.rmtree(directory, ignore_errors=True)

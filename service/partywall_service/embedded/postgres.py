@@ -133,6 +133,10 @@ class PostgresServer(ServerProcess):
     def _socket_dir(self) -> Path:
         return socket_dir(self.home, f".s.PGSQL.{_PORT}")
 
+    def _pid_files(self) -> Sequence[Path]:
+        # It believes the pid in them, which after a crash may be that of anything.
+        return (self.home / "postmaster.pid", self._socket_dir() / f".s.PGSQL.{_PORT}.lock")
+
     def _user(self) -> int | None:
         if os.geteuid() != 0:
             return None

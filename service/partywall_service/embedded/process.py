@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped] # it ships no types
-
 from partywall_service.embedded.errors import ServerFailed
 from partywall_service.embedded.sockets import make_socket_dir
 
@@ -73,6 +71,10 @@ class ServerProcess(ABC):
     def _settle(self) -> None:
         """Do what is left to do once it answers."""
 
+    def _pid_files(self) -> Sequence[Path]:
+        """Return the files by which it would take a stranger's process for a server of its own."""
+        return ()
+
     def _user(self) -> int | None:
         """Return the user id to run as; None for our own."""
         return None
@@ -101,12 +103,18 @@ class ServerProcess(ABC):
             NotInstalled: its wheel is missing.
             OSError: its directory cannot be made.
         """
+        command = self._command()
         self._prepare()
-        clear_left_running(self.program, self.home, self.stop_signal)
+        # psutil comes with the wheels, and whoever has servers of their own needs neither.
+        from partywall_service.embedded.left_running import clear_left_running
+
+        clear_left_running(self.program, self.home, self.stop_signal, STOP_SECONDS)
+        for path in self._pid_files():
+            path.unlink(missing_ok=True)
         if self._socket_dir() != self.home:
             user = self._user()
             make_socket_dir(self._socket_dir(), os.geteuid() if user is None else user)
-        self._child = child = self._spawn()
+        self._child = child = self._spawn(command)
         try:
             self._await_answer(child, cancelled)
             self._settle()
@@ -157,8 +165,8 @@ class ServerProcess(ABC):
             if time.monotonic() > deadline:
                 raise ServerFailed(self._failure(f"did not answer in {START_SECONDS:.0f} s"))
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        command, user = self._command(), self._user()
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        user = self._user()
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             # None keeps ours: only root may name another.
@@ -182,58 +190,3 @@ class ServerProcess(ABC):
     def _failure(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-3:]
         return f"{self.title} {what}; the last lines of {self.log}: " + " | ".join(lines)
-
-
-def clear_left_running(program: str, home: Path, stop_signal: signal.Signals) -> None:
-    """End the servers that run in a directory and are nobody's now.
-
-    No pid file is trusted, since after a crash its number may be anybody's: a process is one of
-    ours when it bears the program's name and works in this very directory. The caller holds the
-    directory's lock, so no living sidecar owns them.
-
-    Raises:
-        ServerFailed: one of them cannot be ended.
-    """
-    found = _running(program, home)
-    pids = {process.pid for process in found}
-    # Children (PostgreSQL's) are ended by their parent, where they still have one.
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.ppid() not in pids:
-                process.send_signal(signal.SIGCONT)
-                process.send_signal(stop_signal)
-    alive = _wait_for(found)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    alive = _wait_for(alive)
-    if alive:
-        names = ", ".join(str(process.pid) for process in alive)
-        raise ServerFailed(f"{program} left running in {home} cannot be ended (process {names})")
-
-
-def _running(program: str, home: Path) -> "list[psutil.Process]":
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            if process.name() == program and Path(process.cwd()).samefile(home):
-                found.append(process)
-    return found
-
-
-def _wait_for(processes: "list[psutil.Process]") -> "list[psutil.Process]":
-    """Wait until they are gone; return those that are still there after `STOP_SECONDS`."""
-    deadline = time.monotonic() + STOP_SECONDS
-    alive = [process for process in processes if _alive(process)]
-    while alive and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)  # they are not our children: nothing tells us
-        alive = [process for process in alive if _alive(process)]
-    return alive
-
-
-def _alive(process: "psutil.Process") -> bool:
-    """Whether it still runs: in a container without an init, the dead stay as zombies."""
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

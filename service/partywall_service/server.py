@@ -1,0 +1,329 @@
+"""`partywall serve`: everything a sidecar needs, from its policy to its port, and down again."""
+
+import asyncio
+import errno
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from partywall_service import admin_token
+from partywall_service.admin_token import keep_admin_token
+from partywall_service.app import create_app, create_app_from_env
+from partywall_service.embedded import EmbeddedError, EmbeddedServers
+from partywall_service.engine.connect import RedisUrlError, connect
+from partywall_service.ledger.engine import create_ledger_engine
+from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.ledger.migrations import at_head, upgrade
+from partywall_service.logs import configure_logging
+from partywall_service.policy.loader import PolicyError, load_policy
+from partywall_service.settings import Settings
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS = 5
+"""How long requests under way may take once the sidecar is told to stop."""
+
+WORKER_HANG_SECONDS = 30
+"""A worker process silent for this long is replaced; importing everything may take some of it."""
+
+
+class ServeError(Exception):
+    """The sidecar cannot run; the message is what to tell the person who started it."""
+
+
+def serve(settings: Settings, *, workers: int = 1) -> None:
+    """Run a sidecar until SIGTERM or SIGINT; then finish its requests and stop what it started.
+
+    Whatever has no URL in the settings is embedded. Must be called from the main thread.
+
+    Args:
+        settings: from the environment and the command line.
+        workers: processes that answer; 1 answers in this process.
+
+    Raises:
+        ServeError: it cannot start: the policy, the port, the data directory or a store.
+    """
+    configure_logging()
+    with _StopSignals() as signals, ExitStack() as stack:
+        _check(settings)
+        listener = stack.enter_context(_listener(settings.host, settings.port))
+        token = _admin_token(settings)
+        servers = _embedded(settings)
+        if servers is not None:
+            with _explained(settings):
+                stack.enter_context(servers)
+        # Whoever presses Ctrl-C once more while we stop must not interrupt the stopping.
+        stack.callback(signals.ignore)
+        complete = settings.model_copy(
+            update={
+                "redis_url": settings.redis_url or (servers and servers.redis_url),
+                "database_url": settings.database_url or (servers and servers.database_url),
+                "admin_token": token,
+            }
+        )
+        _migrate_or_check(complete, embedded=settings.database_url is None)
+        _run(complete, listener, workers, _banner(settings, listener))
+
+
+def create_worker_app() -> Callable[..., object]:
+    """What each process of `serve --workers` runs; its settings come from the environment."""
+    configure_logging()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            # A worker that outlives a killed parent would keep its port.
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=follow, name="follow-parent", daemon=True).start()
+    return create_app_from_env()
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what can be refused before anything is started."""
+    try:
+        load_policy(settings.config)
+        if settings.redis_url is not None:
+            connect(settings.redis_url)
+        if settings.database_url is not None:
+            create_ledger_engine(settings.database_url)
+    except (PolicyError, RedisUrlError) as exc:
+        raise ServeError(str(exc)) from exc
+    except ValueError as exc:
+        raise ServeError(f"PARTYWALL_DATABASE_URL: {exc}") from exc
+
+
+def _embedded(settings: Settings) -> EmbeddedServers | None:
+    valkey, postgres = settings.redis_url is None, settings.database_url is None
+    if not valkey and not postgres:
+        return None
+    return EmbeddedServers(settings.data_dir, valkey=valkey, postgres=postgres)
+
+
+def _admin_token(settings: Settings) -> str:
+    if settings.admin_token is not None:
+        return settings.admin_token
+    with _explained(settings):
+        return keep_admin_token(settings.data_dir)
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except (EmbeddedError, ValueError) as exc:
+        raise ServeError(str(exc)) from exc
+    except OSError as exc:
+        raise ServeError(
+            f"the data directory {settings.data_dir} cannot be used: {exc.strerror or exc}; "
+            "set PARTYWALL_DATA_DIR to one that can be written to"
+        ) from exc
+
+
+def _migrate_or_check(settings: Settings, *, embedded: bool) -> None:
+    url = settings.database_url
+    if url is None:
+        raise ValueError("database_url is needed")
+    try:
+        if embedded:
+            upgrade(url)
+        elif not asyncio.run(_is_at_head(url)):
+            raise ServeError(
+                "the database is not migrated to this version: run `partywall db upgrade` first"
+            )
+    except LedgerUnavailable as exc:
+        raise ServeError(str(exc)) from exc
+
+
+async def _is_at_head(url: str) -> bool:
+    engine = create_ledger_engine(url)
+    try:
+        return await at_head(engine)
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _listener(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind the port, so that a taken one is known before anything is started."""
+    try:
+        family, kind, _proto, _name, address = min(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        )
+        listener = socket.socket(family, kind)
+    except OSError as exc:
+        raise ServeError(f"cannot listen on {host}: {exc.strerror or exc}") from exc
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as exc:
+            raise _cannot_listen(host, port, exc) from exc
+        yield listener
+
+
+def _cannot_listen(host: str, port: int, exc: OSError) -> ServeError:
+    if exc.errno == errno.EADDRINUSE:
+        return ServeError(
+            f"port {port} on {host} is in use: stop whatever listens there, or choose another "
+            "port (--port, or PARTYWALL_PORT)"
+        )
+    return ServeError(f"cannot listen on {host} port {port}: {exc.strerror or exc}")
+
+
+def _run(
+    settings: Settings, listener: socket.socket, workers: int, announce: Callable[[], None]
+) -> None:
+    try:
+        if workers == 1:
+            _Server(_config(create_app(settings)), announce).run([listener])
+            return
+        with _worker_environment(settings):
+            factory = f"{__name__}:{create_worker_app.__name__}"
+            _Workers(_config(factory, workers), listener, announce).run()
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:  # two starts bound it, and the other listened first
+            raise _cannot_listen(settings.host, settings.port, exc) from exc
+        raise
+    except SystemExit as exc:
+        if exc.code == STARTUP_FAILURE:
+            raise ServeError("the sidecar did not start; its log above says why") from exc
+        raise
+
+
+def _config(app: Callable[..., Any] | str, workers: int = 1) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        workers=workers,
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=WORKER_HANG_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Says so when it listens."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+class _Workers(Multiprocess):
+    """Says so when every process listens; passes on that one cannot start."""
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, announce: Callable[[], None]
+    ) -> None:
+        super().__init__(config, sockets=[listener])
+        self._announce: Callable[[], None] | None = announce
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        if self._announce and all(
+            worker.is_ready(WORKER_HANG_SECONDS) for worker in self.processes
+        ):
+            self._announce()
+            self._announce = None
+
+    def run(self) -> None:
+        super().run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes):
+            sys.exit(STARTUP_FAILURE)
+
+
+@contextmanager
+def _worker_environment(settings: Settings) -> Iterator[None]:
+    """Put the settings where worker processes find them, and give them a place for metrics."""
+    prefix = settings.model_config.get("env_prefix", "")
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    wanted = {f"{prefix}{name}".upper(): str(it) for name, it in values.items() if it is not None}
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="partywall-metrics-") as metrics:
+        os.environ.update(wanted, PROMETHEUS_MULTIPROC_DIR=metrics)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+class _StopSignals:
+    """SIGTERM, SIGINT and SIGHUP end the block, once; that is a wished-for end, not an error."""
+
+    def __init__(self) -> None:
+        self._ignored = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def ignore(self) -> None:
+        """Let no further signal interrupt."""
+        self._ignored = True
+
+    def __enter__(self) -> "_StopSignals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._end)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> bool:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal() gave us
+        return kind is not None and issubclass(kind, KeyboardInterrupt)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._ignored:
+            self._ignored = True
+            raise KeyboardInterrupt
+
+    def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        # uvicorn knows SIGTERM, and drains.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _banner(settings: Settings, listener: socket.socket) -> Callable[[], None]:
+    host, port = settings.host, listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if settings.admin_token is None:
+        path = settings.data_dir / admin_token.FILE
+        where, token = f"in {path}", f"$(cat {shlex.quote(str(path))})"
+    else:
+        where, token = "in PARTYWALL_ADMIN_TOKEN", "$PARTYWALL_ADMIN_TOKEN"
+    text = f"""\
+Partywall is up at {url} (API documentation: {url}/docs)
+The admin token is {where}. Try:
+  curl -s {url}/v1/check -H "Authorization: Bearer {token}" \
+-H 'Content-Type: application/json' -d '{{"tenant": "acme"}}'
+"""
+
+    def announce() -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    return announce
