@@ -34,6 +34,6 @@ class Change:
     def parse(cls, payload: str) -> "Change | None":
         """The change a payload speaks of; None for what a newer version may have sent."""
         match payload.split(":", 1):
-            case ["tenant" as kind, subject] | ["token" as kind, subject]:
+            case ["tenant" as kind, subject] | ["token" as kind, subject] if subject:
                 return cls(kind, subject)
         return None

@@ -5,6 +5,8 @@ keeps working while, and after, a newer one migrates. There is no way down: undo
 would throw away what tenants were promised, and a restored backup does it honestly.
 """
 
+import threading
+
 import psycopg
 from alembic import command
 from alembic.config import Config
@@ -19,6 +21,7 @@ from partywall_service.ledger.engine import connection_parameters
 from partywall_service.ledger.errors import translated
 
 _LOCK = int.from_bytes(b"partywal")  # eight bytes, so nobody else's advisory lock by chance
+_ALEMBIC = threading.Lock()  # it keeps its environment in module globals: one thread at a time
 
 
 def upgrade(database_url: str) -> None:
@@ -40,7 +43,7 @@ def upgrade(database_url: str) -> None:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters), poolclass=NullPool
     )
-    with translated(), engine.begin() as connection:
+    with _ALEMBIC, translated(), engine.begin() as connection:
         # Whoever comes second waits here, and then finds nothing left to do.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if not _newer(connection):
