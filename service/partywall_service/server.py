@@ -37,7 +37,7 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 5
 """How long requests under way may take once the sidecar is told to stop."""
 
-WORKER_HANG_SECONDS = 30
+WORKER_HANG_SECONDS = 10
 """A worker process silent for this long is replaced; importing everything may take some of it."""
 
 
@@ -245,9 +245,7 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         super().keep_subprocess_alive()
-        if self._announce and all(
-            worker.is_ready(WORKER_HANG_SECONDS) for worker in self.processes
-        ):
+        if self._announce and all(worker.is_ready(timeout=1) for worker in self.processes):
             self._announce()
             self._announce = None
 

@@ -125,10 +125,14 @@ class PostgresServer(ServerProcess):
         return True
 
     def _settle(self) -> None:
-        with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
-            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE])
-            if found.fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        try:
+            with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
+                query = "SELECT FROM pg_database WHERE datname = %s"
+                if connection.execute(query, [DATABASE]).fetchone() is None:
+                    name = sql.Identifier(DATABASE)
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        except psycopg.Error as exc:  # it may die, or be stopped, at any moment
+            raise ServerFailed(f"PostgreSQL came up and failed at once: {exc}") from exc
 
     def _socket_dir(self) -> Path:
         return socket_dir(self.home, f".s.PGSQL.{_PORT}")
