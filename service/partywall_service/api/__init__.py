@@ -1,1 +1,5 @@
 """The REST API, CONTRACT section 4."""
+
+from partywall_service.api.factory import create_api
+
+__all__ = ["create_api"]

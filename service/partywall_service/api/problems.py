@@ -20,12 +20,13 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "conflict": (409, "It conflicts with what is there"),
     "too-large": (413, "Too much in one request"),
     "invalid-request": (422, "The request is not understood"),
+    "internal": (500, "A fault of the sidecar's own"),
     "unavailable": (503, "Cannot answer now"),
 }
 """Slug: status and title. `urn:partywall:problem:<slug>` is stable."""
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's own word, and what handlers read as
+class Problem(Exception):
     """An error answer. Raised anywhere below the API, rendered once.
 
     Args:
@@ -68,3 +69,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word, and what handlers
         if self.errors is not None:
             document["errors"] = self.errors
         return msgspec.json.encode(document)
+
+
+def invalid(field: str, reason: str) -> Problem:
+    """The `invalid-request` of one field; `reason` says what was expected and what came."""
+    return Problem(
+        "invalid-request", f"{field}: {reason}", errors=[{"field": field, "reason": reason}]
+    )

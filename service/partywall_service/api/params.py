@@ -1,0 +1,42 @@
+"""The parameters of paths and queries, each said once."""
+
+from typing import Annotated
+
+from fastapi import Path, Query
+
+from partywall_service.api.schemas import Hostname
+from partywall_service.ledger.records import OverrideKind, Status
+from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
+
+ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
+
+TenantPath = Annotated[
+    str, Path(pattern=TENANT_PATTERN, description="The tenant's id.", examples=["acme"])
+]
+KindPath = Annotated[OverrideKind, Path(description="What the override is of.")]
+NamePath = Annotated[
+    str,
+    Path(
+        pattern=NAME_PATTERN,
+        description="The limit or resource; for jobs `concurrency`, `max_queued` or `rate`.",
+        examples=["requests"],
+    ),
+]
+TokenPath = Annotated[
+    str, Path(pattern=ID_PATTERN, description="The token's id.", examples=["3f9a0c51d2e7"])
+]
+
+TierFilter = Annotated[
+    str | None, Query(pattern=NAME_PATTERN, description="Only tenants of this tier.")
+]
+StatusFilter = Annotated[Status | None, Query(description="Only tenants of this status.")]
+DomainFilter = Annotated[Hostname | None, Query(description="Only the tenant with this domain.")]
+TenantFilter = Annotated[
+    str | None, Query(pattern=TENANT_PATTERN, description="Only entries about this tenant.")
+]
+CursorQuery = Annotated[
+    str | None,
+    Query(max_length=1024, description="The `next_cursor` of the page before; opaque."),
+]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="Items to a page, at most.")]
+DEFAULT_PAGE = 100
