@@ -1,0 +1,267 @@
+"""Admission: who asks, what applies to it, what the engine says; and what answers in an outage."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from partywall.decision import Decision, Reason
+from partywall_service.directory import Directory, Standing
+from partywall_service.engine.base import Check, Engine, StoreError, Verdict
+from partywall_service.engine.local import LocalLimiter
+from partywall_service.metrics import DecisionCounter, Outcome
+from partywall_service.names import NAME_PATTERN, TENANT_PATTERN, is_name, is_tenant_id
+from partywall_service.policy.model import MAX_AMOUNT, Limit
+
+TenantId = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=128,
+        extra_json_schema={"pattern": TENANT_PATTERN},
+        description="The tenant's id.",
+        examples=["acme"],
+    ),
+]
+LimitName = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        extra_json_schema={"pattern": NAME_PATTERN},
+        description="A limit that some tier names.",
+        examples=["requests"],
+    ),
+]
+Cost = Annotated[
+    int, msgspec.Meta(ge=1, le=MAX_AMOUNT, description="What it costs, in the limit's own units.")
+]
+
+
+class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `/v1/check` is asked. Patterns are checked where a name is looked up and not found."""
+
+    tenant: TenantId
+    limit: LimitName = "requests"
+    cost: Cost = 1
+    dry_run: bool = False
+
+
+class AdmissionError(Exception):
+    """A check that cannot be answered.
+
+    AdmissionError
+    ├── MalformedName    a tenant id or a limit's name that can be none
+    ├── UnknownTenant    nobody registered it, and the policy has no default tier
+    ├── UnknownLimit     no tier names it
+    └── LimitClosed      the store is away, and the limit says `on_outage = "closed"`
+    """
+
+
+class MalformedName(AdmissionError):
+    """A tenant id or a limit's name that can be none."""
+
+    def __init__(self, field: str, place: int) -> None:
+        what, length = ("tenant id", 128) if field == "tenant" else ("name", 64)
+        super().__init__(
+            f"expected a {what}: 1 to {length} letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+        self.field = field
+        self.place = place
+
+
+class UnknownTenant(AdmissionError):
+    """Nobody registered it, and the policy has no default tier."""
+
+
+class UnknownLimit(AdmissionError):
+    """No tier names it."""
+
+
+class LimitClosed(AdmissionError):
+    """The store is away, and the limit says `on_outage = "closed"`."""
+
+
+class _Asked(NamedTuple):
+    """A check that the engine must decide, and where its decision goes."""
+
+    place: int
+    request: CheckRequest
+    standing: Standing
+    limit: Limit
+
+
+class Admission:
+    """Decides checks.
+
+    Args:
+        directory: what is known of tenants.
+        engine: the shared windows.
+        local: what stands in for limits with `on_outage = "local"`.
+        count: told of every decision but dry runs.
+    """
+
+    def __init__(
+        self, directory: Directory, engine: Engine, local: LocalLimiter, count: DecisionCounter
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._local = local
+        self._count = count
+
+    async def check(self, request: CheckRequest) -> Decision:
+        """Decides one check.
+
+        Raises:
+            MalformedName: of the tenant or the limit.
+            UnknownTenant: nobody registered it, and there is no default tier.
+            UnknownLimit: no tier names it.
+            LimitClosed: the store is away and the limit does not decide without it.
+            LedgerUnavailable: the tenant is not known here and cannot be read.
+        """
+        decision = (await self.check_many([request]))[0]
+        if decision.reason == "unknown-tenant":
+            raise UnknownTenant(f"no tenant {request.tenant!r} is registered")
+        if decision.reason == "unknown-limit":
+            raise UnknownLimit(f"no tier names a limit {request.limit!r}")
+        return decision
+
+    async def check_many(self, requests: Sequence[CheckRequest]) -> list[Decision]:
+        """Decides checks in order; an unknown tenant or limit is its own decision's reason.
+
+        Raises:
+            MalformedName: of a tenant or a limit; then nothing was decided or charged.
+            LimitClosed: the store is away and a limit does not decide without it.
+            LedgerUnavailable: a tenant is not known here and cannot be read.
+        """
+        standings = await self._standings(requests)
+        decisions: list[Decision | None] = []
+        asked: list[_Asked] = []
+        for place, request in enumerate(requests):
+            standing = standings[request.tenant]
+            if standing is None:
+                decisions.append(_refusal(request, None, "unknown-tenant"))
+                continue
+            limit = standing.limits.get(request.limit)
+            if limit is None:
+                if not is_name(request.limit):
+                    raise MalformedName("limit", place)
+                decisions.append(_refusal(request, standing, "unknown-limit"))
+            elif standing.status == "suspended":
+                self._count(standing.tier.name, limit.name, "denied", 1)
+                decisions.append(_refusal(request, standing, "tenant-suspended"))
+            elif not limit.rates:
+                if not request.dry_run:
+                    self._count(standing.tier.name, limit.name, "admitted", 1)
+                decisions.append(_unlimited(request, standing))
+            else:
+                decisions.append(None)
+                asked.append(_Asked(place, request, standing, limit))
+        if asked:
+            for one, decision in zip(asked, await self._decide(asked), strict=True):
+                decisions[one.place] = decision
+        return decisions  # type: ignore[return-value] # every None was asked for and is filled in
+
+    async def _standings(self, requests: Sequence[CheckRequest]) -> dict[str, Standing | None]:
+        standings: dict[str, Standing | None] = {}
+        missing: list[str] = []
+        for place, request in enumerate(requests):
+            tenant = request.tenant
+            if tenant in standings:
+                continue
+            entry = self._directory.get(tenant)
+            if entry is not None:
+                standings[tenant] = entry.standing
+            elif is_tenant_id(tenant):
+                missing.append(tenant)
+            else:
+                raise MalformedName("tenant", place)
+        if missing:
+            for tenant, entry in (await self._directory.find(missing)).items():
+                standings[tenant] = entry.standing
+        return standings
+
+    async def _decide(self, asked: Sequence[_Asked]) -> list[Decision]:
+        checks = [
+            Check(
+                one.request.tenant,
+                one.limit.name,
+                one.limit.rates,
+                one.request.cost,
+                one.request.dry_run,
+            )
+            for one in asked
+        ]
+        try:
+            verdicts = await self._engine.decide(checks)
+        except StoreError as exc:
+            return self._decide_without_store(asked, checks, exc)
+        return [self._decision(one, verdict) for one, verdict in zip(asked, verdicts, strict=True)]
+
+    def _decide_without_store(
+        self, asked: Sequence[_Asked], checks: Sequence[Check], cause: StoreError
+    ) -> list[Decision]:
+        for one in asked:
+            if one.limit.on_outage == "closed":
+                raise LimitClosed(
+                    f"limit {one.limit.name!r} is closed while the shared store is away"
+                ) from cause
+        return [
+            self._decision(one, self._local.decide(check), degraded=True)
+            if one.limit.on_outage == "local"
+            else self._open(one)
+            for one, check in zip(asked, checks, strict=True)
+        ]
+
+    def _open(self, one: _Asked) -> Decision:
+        request, standing = one.request, one.standing
+        if not request.dry_run:
+            self._count(standing.tier.name, one.limit.name, "admitted", 1, degraded=True)
+        return _unlimited(request, standing, degraded=True)
+
+    def _decision(self, one: _Asked, verdict: Verdict, *, degraded: bool = False) -> Decision:
+        _, request, standing, limit = one
+        allowed, retry_after, windows = verdict
+        outcome: Outcome = "admitted" if allowed else "denied" if limit.enforce else "would_deny"
+        if not request.dry_run:
+            self._count(standing.tier.name, limit.name, outcome, 1, degraded=degraded)
+        if outcome == "would_deny":
+            allowed, retry_after = True, 0.0
+        return Decision(
+            allowed=allowed,
+            tenant=request.tenant,
+            tier=standing.tier.name,
+            limit=limit.name,
+            cost=request.cost,
+            reason=None if allowed else "limit-exceeded",
+            degraded=degraded,
+            remaining=min(window.remaining for window in windows),
+            retry_after=retry_after,
+            reset_after=max(window.reset_after for window in windows),
+            windows=windows,
+        )
+
+
+def _refusal(request: CheckRequest, standing: Standing | None, reason: Reason) -> Decision:
+    return Decision(
+        allowed=False,
+        tenant=request.tenant,
+        tier=standing.tier.name if standing else None,
+        limit=request.limit,
+        cost=request.cost,
+        reason=reason,
+        remaining=0,
+        retry_after=None,  # waiting does not help
+    )
+
+
+def _unlimited(request: CheckRequest, standing: Standing, *, degraded: bool = False) -> Decision:
+    return Decision(
+        allowed=True,
+        tenant=request.tenant,
+        tier=standing.tier.name,
+        limit=request.limit,
+        cost=request.cost,
+        degraded=degraded,
+    )

@@ -1,0 +1,301 @@
+"""The hot endpoints, answered by a raw ASGI callable in front of FastAPI.
+
+A FastAPI route costs several times what a decision does, so these paths are looked up in one
+table, read and written by msgspec, and never reach FastAPI. The same table describes them in the
+OpenAPI document (`openapi.merge_hot_routes`).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from partywall.decision import Decision, denial_problem, rate_limit_headers
+from partywall_service.admission import (
+    Admission,
+    CheckRequest,
+    LimitClosed,
+    MalformedName,
+    UnknownLimit,
+    UnknownTenant,
+)
+from partywall_service.api.auth import Authenticator, Principal, presented_token
+from partywall_service.api.problems import CONTENT_TYPE, Problem
+from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.policy.model import MAX_AMOUNT
+from partywall_service.policy.upgrade import upgrade
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_CHECKS = 1000
+MAX_BODY = 1024 * 1024
+"""Bytes: a thousand checks of the longest names fit twice."""
+
+AUTHZ = "/v1/authz"
+
+_encoder = msgspec.json.Encoder()
+_check_decoder = msgspec.json.Decoder(CheckRequest)
+_checks_decoder = msgspec.json.Decoder(list[CheckRequest])
+
+
+class HotRoute(NamedTuple):
+    """One hot path, as the dispatcher and the OpenAPI document need it.
+
+    `request_type` and `response_type` are msgspec types; None where there is no body.
+    """
+
+    path: str
+    method: str
+    summary: str
+    request_type: Any
+    response_type: Any
+    problems: tuple[str, ...]
+
+
+_COMMON = ("unauthenticated", "forbidden", "too-large", "invalid-request", "unavailable")
+
+HOT_ROUTES = (
+    HotRoute(
+        "/v1/check",
+        "POST",
+        "Decide one check",
+        CheckRequest,
+        Decision,
+        (*_COMMON, "unknown-tenant", "unknown-limit", "method-not-allowed"),
+    ),
+    HotRoute(
+        "/v1/checks",
+        "POST",
+        "Decide up to 1000 checks, in order",
+        list[CheckRequest],
+        list[Decision],
+        (*_COMMON, "method-not-allowed"),
+    ),
+)
+
+
+class Answer(NamedTuple):
+    """A response: status, content type, body, further headers."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Iterable[tuple[str, str]] = ()
+
+
+class HotEndpoints:
+    """Answers the hot paths; every other request goes on to `app`.
+
+    Args:
+        app: FastAPI, with everything else.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._parts: tuple[Admission, Authenticator, PolicyHolder] | None = None
+        self._handlers = {"/v1/check": self._check, "/v1/checks": self._checks}
+
+    def open(
+        self, admission: Admission, authenticator: Authenticator, policy: PolicyHolder
+    ) -> None:
+        """Gives it what it answers with, once that has started."""
+        self._parts = (admission, authenticator, policy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        handler = self._handlers.get(path)
+        if handler is not None:
+            if scope["method"] != "POST":
+                answer = _problem(
+                    Problem("method-not-allowed", f"{path} takes POST", headers={"Allow": "POST"})
+                )
+            else:
+                answer = await self._guarded(handler, scope, receive)
+        elif path == AUTHZ or path.startswith(f"{AUTHZ}/"):
+            answer = await self._guarded(self._authz, scope, receive)
+        else:
+            await self._app(scope, receive, send)
+            return
+        await _send(answer, send)
+
+    async def _guarded(
+        self,
+        handler: Callable[[Scope, Receive], Awaitable[Answer]],
+        scope: Scope,
+        receive: Receive,
+    ) -> Answer:
+        try:
+            return await handler(scope, receive)
+        except Problem as problem:
+            return _problem(problem)
+        except MalformedName as exc:
+            return _problem(
+                Problem(
+                    "invalid-request",
+                    f"{exc.field}: {exc}",
+                    errors=[{"field": exc.field, "reason": str(exc)}],
+                )
+            )
+        except UnknownTenant as exc:
+            return _problem(Problem("unknown-tenant", str(exc)))
+        except UnknownLimit as exc:
+            return _problem(Problem("unknown-limit", str(exc)))
+        except (LimitClosed, LedgerUnavailable) as exc:
+            return _problem(Problem("unavailable", str(exc)))
+
+    async def _check(self, scope: Scope, receive: Receive) -> Answer:
+        admission, principal, _ = await self._admitted(scope)
+        request = _decode(_check_decoder, await _body(receive))
+        _may_check(principal, [request])
+        decision = await admission.check(request)
+        return Answer(200, "application/json", _encoder.encode(decision))
+
+    async def _checks(self, scope: Scope, receive: Receive) -> Answer:
+        admission, principal, _ = await self._admitted(scope)
+        requests = _decode(_checks_decoder, await _body(receive))
+        if len(requests) > MAX_CHECKS:
+            raise Problem("too-large", f"expected at most {MAX_CHECKS} checks; got {len(requests)}")
+        _may_check(principal, requests)
+        try:
+            decisions = await admission.check_many(requests)
+        except MalformedName as exc:
+            field = f"[{exc.place}].{exc.field}"
+            raise Problem(
+                "invalid-request", f"{field}: {exc}", errors=[{"field": field, "reason": str(exc)}]
+            ) from exc
+        return Answer(200, "application/json", _encoder.encode(decisions))
+
+    async def _authz(self, scope: Scope, receive: Receive) -> Answer:
+        admission, principal, policy = await self._admitted(scope)
+        status = _deny_status(scope)
+        request = _gateway_request(scope)
+        _may_check(principal, [request])
+        try:
+            decision = await admission.check(request)
+        except UnknownTenant as exc:
+            # What the gateway passes on is what its client sees: CONTRACT section 5.
+            raise Problem("forbidden", str(exc)) from exc
+        headers = rate_limit_headers(decision)
+        if decision.allowed:
+            return Answer(200, "application/json", b"", headers.items())
+        if decision.reason == "tenant-suspended":
+            raise Problem("forbidden", f"tenant {decision.tenant!r} is suspended")
+        document = denial_problem(decision, upgrade=upgrade(policy.current, decision))
+        document["status"] = status
+        return Answer(status, CONTENT_TYPE, _encoder.encode(document), headers.items())
+
+    async def _admitted(self, scope: Scope) -> tuple[Admission, Principal, PolicyHolder]:
+        if self._parts is None:
+            raise Problem("unavailable", "the sidecar is starting")
+        admission, authenticator, policy = self._parts
+        token = presented_token(scope["headers"])
+        principal = authenticator.known(token) if token is not None else None
+        if principal is None:
+            principal = await authenticator.authenticate(token)
+        return admission, principal, policy
+
+
+def _may_check(principal: Principal, requests: Iterable[CheckRequest]) -> None:
+    """A tenant's own token may look at its own limits, and spend nothing."""
+    if principal.scope == "tenant" and not all(
+        request.tenant == principal.tenant and request.dry_run for request in requests
+    ):
+        raise Problem(
+            "forbidden", "a tenant's token may only look (dry_run) at that tenant's own limits"
+        )
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the decoder's
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        reason, _, path = str(exc).partition(" - at `$")
+        field = path.rstrip("`").lstrip(".") or "body"
+        raise _invalid(field, reason) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise _invalid("body", f"expected JSON: {exc}") from exc
+
+
+def _invalid(field: str, reason: str, status: int | None = None) -> Problem:
+    return Problem(
+        "invalid-request",
+        f"{field}: {reason}",
+        errors=[{"field": field, "reason": reason}],
+        status=status,
+    )
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > MAX_BODY:
+            raise _too_large()
+        return body
+    chunks = [body]
+    size = len(body)
+    while message.get("more_body", False):
+        if size > MAX_BODY:
+            raise _too_large()
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+    return b"".join(chunks)
+
+
+def _too_large() -> Problem:
+    return Problem("too-large", f"expected a body of at most {MAX_BODY} bytes")
+
+
+def _deny_status(scope: Scope) -> int:
+    asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("deny")
+    if asked is None:
+        return 429
+    if len(asked) == 1 and asked[0].isascii() and asked[0].isdecimal():
+        status = int(asked[0][:4])
+        if 400 <= status <= 499:
+            return status
+    raise _invalid("deny", "expected one status from 400 to 499")
+
+
+def _gateway_request(scope: Scope) -> CheckRequest:
+    wanted = {b"x-tenant-id": "", b"x-limit": "requests", b"x-cost": "1"}
+    given: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name in wanted:
+            text = value.decode("latin-1").strip()
+            if given.setdefault(name, text) != text:
+                header = name.decode().title()
+                raise _invalid(header, "expected once; came twice with different values")
+    tenant = given.get(b"x-tenant-id")
+    if not tenant:
+        raise _invalid("X-Tenant-ID", "expected the tenant's id in this header", status=400)
+    cost = given.get(b"x-cost", "1")
+    if not (cost.isascii() and cost.isdecimal() and 1 <= int(cost[:17]) <= MAX_AMOUNT):
+        raise _invalid("X-Cost", f"expected a whole number from 1 to {MAX_AMOUNT}")
+    return CheckRequest(tenant=tenant, limit=given.get(b"x-limit") or "requests", cost=int(cost))
+
+
+def _problem(problem: Problem) -> Answer:
+    return Answer(problem.status, CONTENT_TYPE, problem.body(), problem.headers.items())
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    status, content_type, body, further = answer
+    headers = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in further]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,134 @@
+"""create_app(): the only place where parts are wired."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from time import time
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI
+
+from partywall_service.admission import Admission
+from partywall_service.api import create_api
+from partywall_service.api.auth import Authenticator
+from partywall_service.api.hot import HOT_ROUTES, HotEndpoints
+from partywall_service.background import run_in_background, stop_in_background
+from partywall_service.directory import Directory
+from partywall_service.engine.batching import Batcher
+from partywall_service.engine.breaker import CircuitBreaker
+from partywall_service.engine.connect import connect, disconnect, warn_if_forgetful
+from partywall_service.engine.local import LocalLimiter
+from partywall_service.engine.presence import Presence
+from partywall_service.engine.redis import RedisEngine
+from partywall_service.ledger import Ledger, create_ledger_engine
+from partywall_service.ledger.changes import Change
+from partywall_service.ledger.listener import listen
+from partywall_service.metrics import Metrics
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.policy.loader import PolicyError, load_policy
+from partywall_service.policy.model import Policy
+from partywall_service.policy.watch import watch_policy
+from partywall_service.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the API's handlers use, in `app.state.parts` while the app runs."""
+
+    settings: Settings
+    policy: PolicyHolder
+    ledger: Ledger
+    authenticator: Authenticator
+    directory: Directory
+    breaker: CircuitBreaker
+    metrics: Metrics
+
+
+def create_app(settings: Settings) -> HotEndpoints:
+    """The sidecar as an ASGI app; it opens everything in its lifespan.
+
+    Args:
+        settings: with both URLs and the admin token given; `serve` fills in what is embedded.
+
+    Raises:
+        PolicyError: at start-up, when the policy cannot be read.
+    """
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            parts = await _open(settings, stack, hot)
+            api.state.parts = parts
+            yield
+
+    api = create_api(lifespan=lifespan, hot_routes=HOT_ROUTES)
+    hot = HotEndpoints(api)
+    return hot
+
+
+def create_app_from_env() -> HotEndpoints:
+    """What a worker process of `serve --workers` runs: everything comes from the environment."""
+    return create_app(Settings())
+
+
+async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) -> Parts:
+    if settings.redis_url is None or settings.database_url is None or settings.admin_token is None:
+        raise ValueError("redis_url, database_url and admin_token are needed: `serve` gives them")
+    metrics = Metrics()
+    policy = PolicyHolder(load_policy(settings.config))
+    metrics.policy_loaded.set(time())
+
+    ledger_engine = create_ledger_engine(settings.database_url)
+    stack.push_async_callback(ledger_engine.dispose)
+    ledger = Ledger(ledger_engine)
+    authenticator = Authenticator(ledger, settings.admin_token)
+    directory = Directory(ledger, policy, size=settings.tenant_cache_size)
+
+    client = connect(settings.redis_url)
+    stack.push_async_callback(disconnect, client)
+    deadline = settings.redis_timeout_ms / 1000
+    presence = Presence(client, uuid4().hex, prefix=settings.key_prefix, deadline=deadline)
+    engine = RedisEngine(
+        client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.batch.observe
+    )
+    metrics.store_up.set(1)
+    breaker = CircuitBreaker(Batcher(engine), presence.beat, metrics.store_up.set)
+    local = LocalLimiter(lambda: presence.instances)
+    admission = Admission(directory, breaker, local, metrics.decisions)
+
+    def changed(change: Change) -> None:
+        if change.kind == "tenant":
+            directory.forget(change.id)
+        else:
+            authenticator.forget(change.id)
+
+    def connected() -> None:
+        # Notices may have been missed while it was not.
+        directory.forget_all()
+        authenticator.clear()
+
+    async def apply(new: Policy) -> None:
+        policy.swap(new)
+        metrics.policy_loaded.set(time())
+        log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
+
+    def reject(error: PolicyError) -> None:
+        policy.errors = tuple(str(fault) for fault in error.errors)
+        metrics.policy_refused.inc()
+        log.error("policy.refused", errors=policy.errors, kept=policy.current.digest[:12])
+
+    database_url = settings.database_url
+    config, current = settings.config, policy.current
+    background = [
+        run_in_background("store watch", breaker.watch),
+        run_in_background("store advice", lambda: warn_if_forgetful(client), once=True),
+        run_in_background("change listener", lambda: listen(database_url, changed, connected)),
+        run_in_background("policy watch", lambda: watch_policy(config, current, apply, reject)),
+    ]
+    for task in background:
+        stack.push_async_callback(stop_in_background, task)
+    hot.open(admission, authenticator, policy)
+    return Parts(settings, policy, ledger, authenticator, directory, breaker, metrics)

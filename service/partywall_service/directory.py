@@ -1,0 +1,268 @@
+"""What this sidecar knows of tenants: a bounded cache of the ledger, told of every change.
+
+A cached tenant costs a dictionary look-up. Misses are loaded in batches, one query for all that
+gathered meanwhile, so a flood of cold tenants is a few queries. While PostgreSQL is away, what is
+known goes on being used, however old.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.ledger.records import OverrideRecord, Status, TenantRecord
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.policy.model import Limit, Policy, Tier
+from partywall_service.policy.resolve import resolve
+
+MAX_LOAD = 500
+"""Tenants to a query."""
+
+LOAD_DEADLINE = 1.0
+"""Seconds a load may take before it counts as failed."""
+
+COOL_DOWN = 0.5
+"""Seconds after a failed load in which no other is tried: an outage of PostgreSQL must not make
+every check of a cold tenant wait for its deadline."""
+
+log = structlog.get_logger()
+
+_Known = tuple[TenantRecord, tuple[OverrideRecord, ...]] | None
+
+
+class Source(Protocol):
+    """What the directory reads through: the ledger."""
+
+    async def load_many(
+        self, tenants: Sequence[str]
+    ) -> Mapping[str, tuple[TenantRecord, tuple[OverrideRecord, ...]]]:
+        """The registered ones among `tenants`, with their unexpired overrides."""
+        ...
+
+
+class Standing:
+    """What applies to one tenant now: its tier with its overrides.
+
+    Attributes:
+        tier: what it pays for.
+        status: `active` for a tenant that nobody registered.
+        limits: every limit some tier names, as it applies to this tenant.
+        valid_until: epoch seconds of the first override's end, or None.
+    """
+
+    __slots__ = ("limits", "status", "tier", "valid_until")
+
+    def __init__(
+        self, tier: Tier, status: Status, limits: Mapping[str, Limit], valid_until: float | None
+    ) -> None:
+        self.tier = tier
+        self.status = status
+        self.limits = limits
+        self.valid_until = valid_until
+
+
+class Entry:
+    """A tenant as last read; `standing` None means that it is refused as unknown."""
+
+    __slots__ = ("fresh", "generation", "known", "policy", "standing")
+
+    def __init__(self, known: _Known, generation: int) -> None:
+        self.known = known
+        self.generation = generation
+        self.fresh = True
+        self.policy: Policy | None = None
+        self.standing: Standing | None = None
+
+
+class Directory:
+    """The tenants this process remembers.
+
+    Args:
+        source: where misses are read.
+        policy: what tiers and overrides are resolved against.
+        size: tenants remembered at most; the longest remembered leave first.
+        clock: seconds since the epoch, for overrides that end.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        policy: PolicyHolder,
+        *,
+        size: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._source = source
+        self._policy = policy
+        self._size = size
+        self._clock = clock
+        self._entries: dict[str, Entry] = {}
+        self._loading: dict[str, asyncio.Future[Entry]] = {}
+        self._wanted: dict[str, asyncio.Future[Entry]] = {}
+        self._load: asyncio.Task[None] | None = None
+        self._generation = 0
+        self._not_before = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, tenant: str) -> Entry | None:
+        """The tenant as remembered; None when it must be loaded first."""
+        entry = self._entries.get(tenant)
+        if entry is None or not entry.fresh or entry.generation != self._generation:
+            return None
+        return self._resolved(entry)
+
+    async def find(self, tenants: Iterable[str]) -> dict[str, Entry]:
+        """Every one of `tenants`, loaded where it is not remembered.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL did not answer, and one of them was never known.
+        """
+        found: dict[str, Entry] = {}
+        pending: dict[str, asyncio.Future[Entry]] = {}
+        for tenant in tenants:
+            entry = self.get(tenant)
+            if entry is not None:
+                found[tenant] = entry
+            elif tenant not in pending:
+                pending[tenant] = self._want(tenant)
+        if pending:
+            # `wait` leaves a load alone that other callers share when one of them is cancelled.
+            await asyncio.wait(pending.values())
+            for tenant, answer in pending.items():
+                found[tenant] = self._resolved(answer.result())
+        return found
+
+    def forget(self, tenant: str) -> None:
+        """The tenant changed: its next use reads it anew, and no load under way may say other."""
+        entry = self._entries.get(tenant)
+        if entry is not None:
+            entry.fresh = False
+        self._loading.pop(tenant, None)
+
+    def forget_all(self) -> None:
+        """Notices may have been missed: every next use reads anew."""
+        self._generation += 1
+        self._loading.clear()
+
+    def _want(self, tenant: str) -> asyncio.Future[Entry]:
+        answer = self._loading.get(tenant)
+        if answer is None:
+            answer = asyncio.get_running_loop().create_future()
+            self._loading[tenant] = answer
+            self._wanted[tenant] = answer
+            if self._load is None:
+                self._load = asyncio.get_running_loop().create_task(self._load_wanted())
+        return answer
+
+    async def _load_wanted(self) -> None:
+        await asyncio.sleep(0)  # let all who are ready share the first query
+        try:
+            while self._wanted:
+                batch = {
+                    tenant: self._wanted.pop(tenant) for tenant in list(self._wanted)[:MAX_LOAD]
+                }
+                await self._load_batch(batch)
+        finally:
+            self._load = None
+
+    async def _load_batch(self, batch: dict[str, asyncio.Future[Entry]]) -> None:
+        generation = self._generation
+        try:
+            records = await self._read(list(batch))
+        except LedgerUnavailable as exc:
+            self._answer_from_memory(batch, exc)
+            return
+        except BaseException as exc:
+            # Whatever it was, nobody may wait for ever: each who asked raises it.
+            error = exc if isinstance(exc, Exception) else LedgerUnavailable("shutting down")
+            for tenant, answer in batch.items():
+                self._finish(tenant, answer)
+                _fail(answer, error)
+            if not isinstance(exc, Exception):
+                raise
+            return
+        for tenant, answer in batch.items():
+            entry = Entry(records.get(tenant), generation)
+            if self._finish(tenant, answer):
+                self._remember(tenant, entry)
+            answer.set_result(entry)
+
+    async def _read(
+        self, tenants: list[str]
+    ) -> Mapping[str, tuple[TenantRecord, tuple[OverrideRecord, ...]]]:
+        if time.monotonic() < self._not_before:
+            raise LedgerUnavailable("PostgreSQL did not answer a moment ago")
+        try:
+            async with asyncio.timeout(LOAD_DEADLINE):
+                return await self._source.load_many(tenants)
+        except TimeoutError as exc:
+            self._not_before = time.monotonic() + COOL_DOWN
+            raise LedgerUnavailable(f"PostgreSQL took over {LOAD_DEADLINE:g} s") from exc
+        except LedgerUnavailable:
+            self._not_before = time.monotonic() + COOL_DOWN
+            raise
+
+    def _answer_from_memory(
+        self, batch: dict[str, asyncio.Future[Entry]], cause: LedgerUnavailable
+    ) -> None:
+        for tenant, answer in batch.items():
+            self._finish(tenant, answer)
+            entry = self._entries.get(tenant)
+            if entry is not None:
+                answer.set_result(entry)
+            else:
+                _fail(answer, cause)
+
+    def _finish(self, tenant: str, answer: asyncio.Future[Entry]) -> bool:
+        """Ends a load; False when the tenant changed under way, so that it is not remembered."""
+        if self._loading.get(tenant) is answer:
+            del self._loading[tenant]
+            return True
+        return False
+
+    def _remember(self, tenant: str, entry: Entry) -> None:
+        self._entries[tenant] = entry
+        while len(self._entries) > self._size:
+            del self._entries[next(iter(self._entries))]
+
+    def _resolved(self, entry: Entry) -> Entry:
+        policy = self._policy.current
+        standing = entry.standing
+        if entry.policy is policy and (
+            standing is None or standing.valid_until is None or self._clock() < standing.valid_until
+        ):
+            return entry
+        entry.policy = policy
+        entry.standing = self._stand(entry.known, policy)
+        return entry
+
+    def _stand(self, known: _Known, policy: Policy) -> Standing | None:
+        default = policy.tiers.get(policy.default_tier) if policy.default_tier else None
+        if known is None:
+            return Standing(default, "active", default.limits, None) if default else None
+        record, overrides = known
+        tier = policy.tiers.get(record.tier)
+        if tier is None:
+            log.error(
+                "policy.tier_missing",
+                tenant=record.tenant,
+                tier=record.tier,
+                instead=default.name if default else "refused as unknown",
+            )
+            tier = default
+            if tier is None:
+                return None
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        effective = resolve(tier, overrides, now)
+        return Standing(tier, record.status, effective.limits, effective.valid_until)
+
+
+def _fail(answer: asyncio.Future[Entry], error: Exception) -> None:
+    answer.set_exception(error)
+    answer.exception()  # seen: all who asked may be gone, which is no error of its own

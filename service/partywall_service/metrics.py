@@ -1,0 +1,109 @@
+"""Prometheus metrics.
+
+Labels are tiers, limits and outcomes, never tenants: cardinality stays bounded however many
+tenants come.
+"""
+
+import os
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+Outcome = Literal["admitted", "denied", "would_deny"]
+
+
+class DecisionCounter:
+    """Counts decisions by tier, limit and outcome.
+
+    A labelled child is kept once made: finding it anew costs more than the count.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._decisions = Counter(
+            "partywall_decisions_total",
+            "Checks decided, dry runs left out.",
+            ["tier", "limit", "outcome"],
+            registry=registry,
+        )
+        self._degraded = Counter(
+            "partywall_degraded_decisions_total",
+            "Checks decided without the shared store.",
+            ["tier", "limit", "outcome"],
+            registry=registry,
+        )
+        self._children: dict[tuple[str, str, str], Counter] = {}
+
+    def __call__(
+        self, tier: str, limit: str, outcome: Outcome, amount: int, *, degraded: bool = False
+    ) -> None:
+        """Adds `amount` decisions."""
+        labels = (tier, limit, outcome)
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._decisions.labels(*labels)
+        child.inc(amount)
+        if degraded:
+            self._degraded.labels(*labels).inc(amount)
+
+
+class Metrics:
+    """This process's metrics, in a registry of their own.
+
+    Attributes:
+        decisions: counts decisions.
+        store_up: 1 while the shared store answers.
+        database_up: 1 while PostgreSQL answers.
+        policy_loaded: epoch seconds of the last policy taken.
+        policy_refused: policies refused since the start.
+        batch: checks to a call of the shared store.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.decisions = DecisionCounter(self.registry)
+        self.store_up = Gauge(
+            "partywall_store_up",
+            "1 while the shared store answers.",
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
+        self.database_up = Gauge(
+            "partywall_database_up",
+            "1 while PostgreSQL tells this sidecar of changes.",
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
+        self.policy_loaded = Gauge(
+            "partywall_policy_loaded_timestamp_seconds",
+            "When the policy in force was taken.",
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        self.policy_refused = Counter(
+            "partywall_policy_refused_total",
+            "Changes of quotas.toml refused.",
+            registry=self.registry,
+        )
+        self.batch = Histogram(
+            "partywall_store_batch_size",
+            "Checks to a call of the shared store.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads, of all worker processes when there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # prometheus-client
+            return generate_latest(registry)
+        return generate_latest(self.registry)

@@ -1,0 +1,20 @@
+"""What ids and names look like (CONTRACT section 4)."""
+
+import re
+
+TENANT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Limits, resources and tiers."""
+
+_tenant = re.compile(TENANT_PATTERN.rstrip("$"))
+_name = re.compile(NAME_PATTERN.rstrip("$"))
+
+
+def is_tenant_id(text: str) -> bool:
+    """Whether `text` can be a tenant's id."""
+    return _tenant.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can name a limit, a resource or a tier."""
+    return _name.fullmatch(text) is not None
