@@ -62,6 +62,12 @@ async def test_a_tenant_can_read_and_change_nothing_else(
         as_tenant(database_url, statement, "acme")
 
 
+def test_the_policies_bind_the_owner_too(database_url: str) -> None:
+    query = "SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
+    with psycopg.connect(database_url) as connection:
+        assert {name for (name,) in connection.execute(query).fetchall()} == set(SCOPED)
+
+
 async def test_a_scoped_read_finds_its_own_and_no_other(ledger: Ledger) -> None:
     await fill(ledger)
     assert await ledger.get_tenant("acme", scope="acme") == await ledger.get_tenant("acme")

@@ -75,5 +75,7 @@ def translated() -> Iterator[None]:
 
 
 def _said(error: exc.DBAPIError) -> str:
-    """The server's own sentence, without the statement and its parameters."""
-    return " ".join(str(error.orig).split())
+    """The server's own sentence, without the statement, or a detail that may quote a row."""
+    diagnosis = getattr(error.orig, "diag", None)
+    sentence = getattr(diagnosis, "message_primary", None) or str(error.orig)
+    return " ".join(sentence.split())

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, Text, delete, func, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import NullType
 
 from partywall_service.ledger.base import Store
 from partywall_service.ledger.changes import Change
@@ -19,7 +19,7 @@ DOMAINS = func.array(
     .where(tenant_domains.c.tenant == tenants.c.tenant)
     .order_by(tenant_domains.c.domain)
     .scalar_subquery(),
-    type_=ARRAY(Text),
+    type_=NullType(),  # the driver's list as it is: SQLAlchemy would copy it, element by element
 ).label("domains")
 
 # In the order of TenantRecord's attributes.
