@@ -1,5 +1,6 @@
 """create_app(): the only place where parts are wired."""
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         # Notices may have been missed while it was not.
         directory.forget_all()
         authenticator.clear()
+        metrics.database_up.set(1)
 
     async def apply(new: Policy) -> None:
         policy.swap(new)
@@ -121,11 +123,16 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         log.error("policy.refused", errors=policy.errors, kept=policy.current.digest[:12])
 
     database_url = settings.database_url
+
+    async def heed_changes() -> None:
+        lost = functools.partial(metrics.database_up.set, 0)
+        await listen(database_url, changed, connected, lost)
+
     config, current = settings.config, policy.current
     background = [
         run_in_background("store watch", breaker.watch),
         run_in_background("store advice", lambda: warn_if_forgetful(client), once=True),
-        run_in_background("change listener", lambda: listen(database_url, changed, connected)),
+        run_in_background("change listener", heed_changes),
         run_in_background("policy watch", lambda: watch_policy(config, current, apply, reject)),
     ]
     for task in background:

@@ -9,7 +9,8 @@ _QUIET = {
     # Names what starts and ends; the banner and our own lines say it better.
     "uvicorn": logging.WARNING,
     "alembic": logging.WARNING,
-    # Logs every request it sends.
+    # Say what they notice and send; whoever uses them says what it means.
+    "watchfiles": logging.WARNING,
     "httpx": logging.WARNING,
 }
 

@@ -24,7 +24,10 @@ class _Line(BoundedConnection):
 
 
 async def listen(
-    database_url: str, on_change: Callable[[Change], None], on_reset: Callable[[], None]
+    database_url: str,
+    on_change: Callable[[Change], None],
+    on_reset: Callable[[], None],
+    on_lost: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs until cancelled, calling back for every change committed anywhere.
 
@@ -33,6 +36,7 @@ async def listen(
         on_change: called with each change, in the order of the commits.
         on_reset: called whenever listening (re)starts: whatever was cached before may have changed
             unheard. Changes committed after this call are heard.
+        on_lost: called whenever PostgreSQL cannot be heard, until the next `on_reset`.
 
     Raises:
         ValueError: the URL cannot be read.
@@ -47,6 +51,7 @@ async def listen(
                 on_reset()
                 await _relay(connection, on_change)
         except (Error, OSError) as error:
+            on_lost()
             reason = " ".join(str(error).split())
             _log.warning("changes are not heard", reason=reason, retry_in=delay)
         await asyncio.sleep(delay)

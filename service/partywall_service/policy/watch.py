@@ -42,6 +42,7 @@ async def watch_policy(
     said = ""
     async for _ in awatch(
         path.parent.absolute(),
+        watch_filter=lambda _change, changed: _concerns(path, Path(changed)),
         debounce=DEBOUNCE_MS,
         rust_timeout=round(POLL_SECONDS * 1000),
         yield_on_timeout=True,
@@ -64,3 +65,8 @@ async def watch_policy(
                 log.exception("policy.not_applied", path=str(path))
             else:
                 seen = policy.digest
+
+
+def _concerns(path: Path, changed: Path) -> bool:
+    """Whether a change beside the policy file may be one of it: itself, or Kubernetes' `..data`."""
+    return changed.name == path.name or changed.name.startswith("..")
