@@ -157,7 +157,7 @@ def sidecar(test_run: TestRun, request: pytest.FixtureRequest) -> Iterator[Sidec
     Without `embedded` it is given the run's Valkey under this test's `key_prefix`, and this test's
     `database_url`: two sidecars of one test share both. `env` wins; None takes a variable away.
     """
-    started: list[Sidecar] = []
+    made: list[Sidecar] = []
 
     def make(
         *,
@@ -180,14 +180,14 @@ def sidecar(test_run: TestRun, request: pytest.FixtureRequest) -> Iterator[Sidec
         wanted.update(env or {})
         given = {name: value for name, value in wanted.items() if value is not None}
         one = Sidecar(directory, given, arguments)
+        made.append(one)
         if start:
-            started.append(one)
             one.start()
         return one
 
     yield make
     with contextlib.ExitStack() as stack:
-        for one in started:
+        for one in made:
             stack.callback(one.close)
-    for one in started:
+    for one in made:
         print(f"--- {one.url or one.directory} ---\n{one.log}")  # noqa: T201 - shown on failure

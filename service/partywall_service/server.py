@@ -82,6 +82,8 @@ def serve(settings: Settings, *, workers: int = 1) -> None:
 def create_worker_app() -> Callable[..., object]:
     """What each process of `serve --workers` runs; its settings come from the environment."""
     configure_logging()
+    # A terminal's Ctrl-C goes to every process; the parent hears it and tells us by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -232,6 +234,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not uvicorn's own: there a second Ctrl-C skips the app's shutdown, and the signal is
+        # raised anew at the end. Draining has its time limit already.
+        self.should_exit = True
 
 
 class _Workers(Multiprocess):

@@ -6,12 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
-import psutil
 import psycopg
 import pytest
 from redis import Redis
@@ -25,13 +22,11 @@ from partywall_service.embedded import (
     ValkeyServer,
 )
 from partywall_service.embedded.sockets import MAX_SOCKET_PATH, socket_dir
-
-T = TypeVar("T")
+from tests.support.processes import eventually, server_processes, serving_in
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from typing import TypeVar
 from partywall_service.embedded import EmbeddedServers
 servers = EmbeddedServers(Path(sys.argv[1]))
 servers.start()
@@ -63,35 +58,6 @@ def read(servers: EmbeddedServers) -> tuple[str, list[str]]:
     with psycopg.connect(servers.database_url) as connection:
         rows = connection.execute("SELECT value FROM kept").fetchall()
     return cached, [row[0] for row in rows]
-
-
-def eventually(ask: Callable[[], T], *errors: type[Exception], seconds: float = 20) -> T:
-    """What `ask` gives as soon as it gives something without failing."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if answer := ask():
-                return answer
-        except errors:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
-
-
-def serving_in(directory: Path) -> dict[str, int]:
-    """How many servers (not children of servers) work below a directory, by program."""
-    found: dict[str, int] = {}
-    for process in psutil.process_iter():
-        try:
-            name, parent = process.name(), process.parent()
-            inside = Path(process.cwd()).is_relative_to(directory)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if inside and name in ("valkey-server", "postgres"):
-            head = parent is None or parent.name() != name
-            found[name] = found.get(name, 0) + head
-    return found
 
 
 def test_a_restart_keeps_what_was_written(data_dir: Path) -> None:
@@ -222,14 +188,8 @@ def test_what_is_left_running_frozen_is_replaced_too(
     write(servers, "before")
     first.kill()
     first.wait()
-    for process in psutil.process_iter():
-        try:
-            if process.name() in ("valkey-server", "postgres") and Path(
-                process.cwd()
-            ).is_relative_to(data_dir):
-                process.suspend()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+    for process in server_processes(data_dir):
+        process.suspend()
     with servers:
         assert read(servers) == ("before", ["before"])
 

@@ -53,7 +53,7 @@ class Sidecar:
     @property
     def log(self) -> str:
         """Everything it has said, its earlier starts included."""
-        return self.log_path.read_text(errors="replace")
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     @property
     def admin_token(self) -> str:
@@ -96,6 +96,16 @@ class Sidecar:
             time.sleep(0.02)  # another process: nothing tells us
         raise SidecarDied(f"it was not ready in {START_SECONDS:.0f} s:\n{self.log}")
 
+    def refusal(self) -> str:
+        """Start it where it cannot run; what it says. It must be an error, and no traceback."""
+        begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.start(ready=False)
+        code = self.process.wait(START_SECONDS)
+        said = self.log_path.read_bytes()[begin:].decode()
+        assert code == 1, f"it ended with code {code}:\n{said}"
+        assert "Traceback" not in said
+        return said
+
     def client(self, token: str | None = None, timeout: float = 30.0) -> httpx.AsyncClient:
         """An HTTP client with the admin's token, or another."""
         return httpx.AsyncClient(
@@ -117,7 +127,7 @@ class Sidecar:
 
     def close(self) -> None:
         """Make sure that it is gone, whatever the test did to it."""
-        if self.process.poll() is None:
+        if hasattr(self, "process") and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             try:
                 self.stop()
