@@ -29,6 +29,8 @@ router = APIRouter(
     prefix="/v1/tenants/{tenant}/overrides", tags=["overrides"], route_class=AuthenticatedRoute
 )
 
+_JOB_SETTINGS = ("concurrency", "max_queued", "rate")
+
 _cursor: Cursor[tuple[OverrideKind, str]] = Cursor(
     "overrides", tuple[OverrideKind, Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]]
 )
@@ -100,15 +102,12 @@ async def delete_override(
 
 
 def _check(policy: Policy, kind: OverrideKind, name: str, value: OverrideValue) -> None:
+    if kind == "jobs" and name not in _JOB_SETTINGS:
+        raise invalid("name", f"expected one of {', '.join(_JOB_SETTINGS)}; got {name!r}")
     try:
         check_override(policy, kind, name, value)
     except UnknownName as exc:
-        match kind:
-            case "limits":
-                raise Problem("unknown-limit", str(exc)) from exc
-            case "quotas":
-                raise Problem("unknown-resource", str(exc)) from exc
-            case "jobs":
-                raise invalid("name", str(exc)) from exc
+        slug = "unknown-limit" if kind == "limits" else "unknown-resource"
+        raise Problem(slug, str(exc)) from exc
     except ValueError as exc:
         raise invalid("value", str(exc)) from exc
