@@ -1,0 +1,229 @@
+"""The admin's HTTP client: finds the sidecar and a token, and turns every failure into a sentence.
+
+Source: CONTRACT section 4; RFC 9457 for problems.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+import httpx
+
+from partywall_service.admin_token import FILE
+from partywall_service.cli.errors import CliError, UsageError
+
+TIMEOUT_SECONDS = 30.0
+PAGE_SIZE = 1000
+"""The largest page the API gives."""
+
+
+class Token(NamedTuple):
+    """A token, and where it is from: what to say when it is refused."""
+
+    text: str
+    source: str
+
+
+class Sidecar:
+    """One sidecar's REST API; close it, or use it in a `with`.
+
+    Args:
+        url: where it listens, with or without a path before `/v1`.
+        token: what it is shown.
+    """
+
+    def __init__(self, url: str, token: Token) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        try:
+            parsed = httpx.URL(self.url)
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise _not_a_url(url) from exc
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise _not_a_url(url)
+        self._http = httpx.Client(
+            base_url=parsed,
+            headers={"Authorization": f"Bearer {token.text}"},
+            timeout=TIMEOUT_SECONDS,
+            # A proxy meant for the world would be handed the admin's token for this machine.
+            trust_env=not _is_loopback(parsed.host),
+        )
+
+    @classmethod
+    def find(cls, url: str | None) -> Self:
+        """The sidecar of `--url` or the environment, with the token of the environment or disk.
+
+        Raises:
+            CliError: there is no token.
+            UsageError: the URL is none.
+        """
+        url = url or f"http://127.0.0.1:{os.environ.get('PARTYWALL_PORT') or 8080}"
+        return cls(url, find_token())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def get(self, *path: str) -> dict[str, Any]:
+        """Reads one thing; `path` follows `/v1` and is quoted here."""
+        return self._object(self._request("GET", path))
+
+    def find_one(self, *path: str) -> dict[str, Any] | None:
+        """Reads one thing; None when there is none."""
+        response = self._send("GET", path)
+        if response.status_code == 404 and _problem(response) is not None:
+            return None
+        return self._object(self._checked(response))
+
+    def put(self, *path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Writes one thing; also says whether it is new."""
+        response = self._request("PUT", path, body=body)
+        return self._object(response), response.status_code == 201
+
+    def post(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes one thing."""
+        return self._object(self._request("POST", path, body=body))
+
+    def delete(self, *path: str) -> None:
+        """Removes one thing."""
+        self._request("DELETE", path)
+
+    def list(self, key: str, *path: str, filters: Mapping[str, str] | None = None) -> Iterator[Any]:
+        """Every item of a list, through all of its pages.
+
+        Args:
+            key: where a page has its items.
+            path: as for `get`.
+            filters: query parameters.
+        """
+        query = {**(filters or {}), "page_size": str(PAGE_SIZE)}
+        while True:
+            page = self._object(self._request("GET", path, query=query))
+            items, cursor = page.get(key), page.get("next_cursor")
+            if not isinstance(items, list):
+                raise self._no_sidecar()
+            yield from items
+            if not cursor:
+                return
+            query["cursor"] = str(cursor)
+
+    def _request(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        return self._checked(self._send(method, path, query=query, body=body))
+
+    def _send(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        url = "/".join(("/v1", *(quote(part, safe="") for part in path)))
+        try:
+            return self._http.request(method, url, params=query, json=body)
+        except httpx.ConnectError as exc:
+            raise CliError(
+                f"no sidecar answers at {self.url} ({exc}): start one with "
+                "`partywall serve`, or name it with --url"
+            ) from exc
+        except httpx.TimeoutException as exc:
+            raise CliError(
+                f"the sidecar at {self.url} did not answer within {TIMEOUT_SECONDS:.0f} s"
+            ) from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise CliError(f"the connection to the sidecar at {self.url} failed: {exc}") from exc
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            return response
+        problem = _problem(response)
+        if problem is None:
+            raise CliError(
+                f"{self.url} answered {response.status_code} and no problem+json; "
+                "is it a Partywall sidecar?"
+            )
+        if response.status_code == 401:
+            raise CliError(
+                f"the sidecar at {self.url} does not take the token from {self._token.source}"
+            )
+        raise CliError(problem)
+
+    def _object(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            answer = response.json()
+        except ValueError as exc:
+            raise self._no_sidecar() from exc
+        if not isinstance(answer, dict):
+            raise self._no_sidecar()
+        return answer
+
+    def _no_sidecar(self) -> CliError:
+        return CliError(f"{self.url} answered something else than a Partywall sidecar")
+
+
+def find_token() -> Token:
+    """PARTYWALL_TOKEN, PARTYWALL_ADMIN_TOKEN, or what `serve` keeps in its data directory.
+
+    Raises:
+        CliError: none of them is there, or it is no token.
+    """
+    for name in ("PARTYWALL_TOKEN", "PARTYWALL_ADMIN_TOKEN"):
+        if text := os.environ.get(name):
+            return _sendable(Token(text, name))
+    path = Path(os.environ.get("PARTYWALL_DATA_DIR") or ".partywall") / FILE
+    try:
+        return _sendable(Token(path.read_text().strip(), str(path)))
+    except FileNotFoundError as exc:
+        raise CliError(
+            f"there is no token: set PARTYWALL_TOKEN, or run this where {path} is"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not text"
+        raise CliError(f"cannot read the token in {path}: {reason}") from exc
+
+
+def _sendable(token: Token) -> Token:
+    if not token.text or not token.text.isascii() or not token.text.isprintable():
+        raise CliError(f"expected a token in {token.source}, printable ASCII characters")
+    return token
+
+
+def _problem(response: httpx.Response) -> str | None:
+    """The sentence of a problem+json answer; None when it is none."""
+    try:
+        problem = response.json()
+    except ValueError:
+        return None
+    if not isinstance(problem, dict):
+        return None
+    detail = problem.get("detail") or problem.get("title")
+    return " ".join(detail.split()) if isinstance(detail, str) else None
+
+
+def _not_a_url(url: str) -> UsageError:
+    return UsageError(f"expected the sidecar's URL, such as http://127.0.0.1:8080, got {url!r}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,93 @@
+"""`partywall serve`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from partywall_service.cli.errors import CliError
+from partywall_service.cli.options import example
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from partywall_service.settings import Settings
+
+EPILOG = example("partywall serve --config quotas.toml --port 8080 --workers 2")
+
+_SECRET = frozenset({"admin_token", "redis_url", "database_url"})
+"""Settings whose values hold passwords, and so are never printed."""
+
+
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The policy (PARTYWALL_CONFIG, or quotas.toml).",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            help="The address to listen on (PARTYWALL_HOST, or 127.0.0.1).",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="The port; 0 takes a free one (PARTYWALL_PORT, or 8080).",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes that answer, all on one port.")
+    ] = 1,
+) -> None:
+    """Run the sidecar until Ctrl-C.
+
+    A store without a URL (PARTYWALL_REDIS_URL, PARTYWALL_DATABASE_URL) is started here.
+
+    Its data is kept in PARTYWALL_DATA_DIR. Flags win over the environment.
+    """
+    flags = {"config": config, "host": host, "port": port}
+    settings = read_settings({name: value for name, value in flags.items() if value is not None})
+
+    from partywall_service import server
+
+    try:
+        server.serve(settings, workers=workers)
+    except server.ServeError as exc:
+        raise CliError(str(exc)) from exc
+
+
+def read_settings(flags: dict[str, Any]) -> "Settings":
+    """The environment's settings under the command line's.
+
+    Raises:
+        CliError: one line for each that cannot be.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from partywall_service.settings import Settings
+
+    try:
+        return Settings(**flags)
+    except ValidationError as exc:
+        raise CliError("\n".join(map(_sentence, exc.errors()))) from exc
+    except SettingsError as exc:
+        raise CliError(str(exc)) from exc
+
+
+def _sentence(fault: "ErrorDetails") -> str:
+    name = str(fault["loc"][0])
+    expected = fault["msg"].replace("Input should be", "expected").replace("String", "a text that")
+    got = "" if name in _SECRET else f", got {fault['input']!r}"
+    return f"PARTYWALL_{name.upper()}: {expected}{got}"

@@ -1,0 +1,69 @@
+"""`partywall serve`: what it makes of flags and environment (that it serves: acceptance tests)."""
+
+import pytest
+
+from partywall_service import server
+from partywall_service.settings import Settings
+from tests.unit.cli.conftest import Partywall
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, int]]:
+    """What `server.serve` was called with."""
+    calls: list[tuple[Settings, int]] = []
+
+    def serve(settings: Settings, *, workers: int = 1) -> None:
+        calls.append((settings, workers))
+
+    monkeypatch.setattr(server, "serve", serve)
+    return calls
+
+
+def test_flags_win_over_the_environment(
+    partywall: Partywall,
+    served: list[tuple[Settings, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARTYWALL_PORT", "1111")
+    monkeypatch.setenv("PARTYWALL_HOST", "0.0.0.0")
+    monkeypatch.setenv("PARTYWALL_CONFIG", "theirs.toml")
+    assert partywall("serve").exit_code == 0
+    flags = ["--port", "0", "--host", "::1", "--config", "mine.toml", "--workers", "3"]
+    assert partywall("serve", *flags).exit_code == 0
+    (by_environment, one), (by_flags, three) = served
+    assert (by_environment.port, by_environment.host, one) == (1111, "0.0.0.0", 1)
+    assert str(by_environment.config) == "theirs.toml"
+    assert (by_flags.port, by_flags.host, three) == (0, "::1", 3)
+    assert str(by_flags.config) == "mine.toml"
+
+
+def test_settings_that_cannot_be_are_a_sentence_each_and_secrets_stay_secret(
+    partywall: Partywall,
+    served: list[tuple[Settings, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARTYWALL_PORT", "abc")
+    monkeypatch.setenv("PARTYWALL_REDIS_TIMEOUT_MS", "0")
+    monkeypatch.setenv("PARTYWALL_ADMIN_TOKEN", "")
+    result = partywall("serve")
+    assert (result.exit_code, result.stdout, served) == (1, "", [])
+    said = dict(line.split(": ", 1) for line in result.stderr.splitlines())
+    assert said.keys() == {
+        "PARTYWALL_PORT",
+        "PARTYWALL_REDIS_TIMEOUT_MS",
+        "PARTYWALL_ADMIN_TOKEN",
+    }
+    assert said["PARTYWALL_PORT"].startswith("expected a valid integer")
+    assert said["PARTYWALL_PORT"].endswith("got 'abc'")
+    assert "got" not in said["PARTYWALL_ADMIN_TOKEN"]
+
+
+def test_a_sidecar_that_cannot_run_says_why(
+    partywall: Partywall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(settings: Settings, *, workers: int = 1) -> None:
+        raise server.ServeError("port 8080 is in use")
+
+    monkeypatch.setattr(server, "serve", serve)
+    result = partywall("serve")
+    assert (result.exit_code, result.stderr) == (1, "port 8080 is in use\n")
