@@ -57,6 +57,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"the tests need real servers: {exc}", returncode=1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `make soak` what is only run there."""
+    if not SOAK:
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop them, also after a Ctrl-C."""
     if stack := config.stash.get(_run_stack, None):
