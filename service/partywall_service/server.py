@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -39,6 +40,9 @@ DRAIN_SECONDS = 5
 
 WORKER_HANG_SECONDS = 10
 """A worker process silent for this long is replaced; importing everything may take some of it."""
+
+_METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client looks for the directory that worker processes share."""
 
 
 class ServeError(Exception):
@@ -90,6 +94,7 @@ def create_worker_app() -> Callable[..., object]:
         def follow() -> None:
             # A worker that outlives a killed parent would keep its port.
             parent.join()
+            shutil.rmtree(os.environ[_METRICS_DIR], ignore_errors=True)  # it no longer can
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=follow, name="follow-parent", daemon=True).start()
@@ -270,7 +275,7 @@ def _worker_environment(settings: Settings) -> Iterator[None]:
     wanted = {f"{prefix}{name}".upper(): str(it) for name, it in values.items() if it is not None}
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="partywall-metrics-") as metrics:
-        os.environ.update(wanted, PROMETHEUS_MULTIPROC_DIR=metrics)
+        os.environ.update(wanted | {_METRICS_DIR: metrics})
         try:
             yield
         finally:
