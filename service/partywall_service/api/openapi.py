@@ -7,6 +7,8 @@ import msgspec
 
 from partywall_service.api.hot import AUTHZ, HotRoute
 from partywall_service.api.problems import CONTENT_TYPE, PROBLEMS, Problem
+from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
+from partywall_service.policy.model import MAX_AMOUNT
 
 Document = dict[str, Any]
 
@@ -175,9 +177,19 @@ def _authz() -> dict[str, Any]:
         "ext_authz over HTTP. Any method, and any path below this one, is answered alike.",
         "operationId": "hot_authz",
         "parameters": [
-            header("X-Tenant-ID", "The tenant's id.", {"type": "string"}),
-            header("X-Limit", "The limit; `requests` when left out.", {"type": "string"}),
-            header("X-Cost", "What it costs; 1 when left out.", {"type": "integer", "minimum": 1}),
+            header(
+                "X-Tenant-ID", "The tenant's id.", {"type": "string", "pattern": TENANT_PATTERN}
+            ),
+            header(
+                "X-Limit",
+                "The limit; `requests` when left out or empty.",
+                {"type": "string", "pattern": f"^({NAME_PATTERN.strip('^$')})?$"},
+            ),
+            header(
+                "X-Cost",
+                "What it costs; 1 when left out.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_AMOUNT},
+            ),
             {
                 "name": "deny",
                 "in": "query",
