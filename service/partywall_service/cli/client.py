@@ -43,15 +43,18 @@ class Sidecar:
             parsed = httpx.URL(self.url)
         except (httpx.InvalidURL, ValueError) as exc:
             raise _not_a_url(url) from exc
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
             raise _not_a_url(url)
-        self._http = httpx.Client(
-            base_url=parsed,
-            headers={"Authorization": f"Bearer {token.text}"},
-            timeout=TIMEOUT_SECONDS,
-            # A proxy meant for the world would be handed the admin's token for this machine.
-            trust_env=not _is_loopback(parsed.host),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=parsed,
+                headers={"Authorization": f"Bearer {token.text}"},
+                timeout=TIMEOUT_SECONDS,
+                # A proxy meant for the world would be handed the admin's token for this machine.
+                trust_env=not _is_loopback(parsed.host),
+            )
+        except (OSError, ValueError, ImportError) as exc:  # a CA file or a proxy of the environment
+            raise CliError(f"cannot set up a connection to {self.url}: {exc}") from exc
 
     @classmethod
     def find(cls, url: str | None) -> Self:
@@ -99,7 +102,9 @@ class Sidecar:
         """Removes one thing."""
         self._request("DELETE", path)
 
-    def list(self, key: str, *path: str, filters: Mapping[str, str] | None = None) -> Iterator[Any]:
+    def list(
+        self, key: str, *path: str, filters: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Every item of a list, through all of its pages.
 
         Args:
@@ -111,12 +116,23 @@ class Sidecar:
         while True:
             page = self._object(self._request("GET", path, query=query))
             items, cursor = page.get(key), page.get("next_cursor")
-            if not isinstance(items, list):
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise self._no_sidecar()
             yield from items
             if not cursor:
                 return
             query["cursor"] = str(cursor)
+
+    def text(self, answer: Mapping[str, Any], field: str) -> str:
+        """A field of an answer that the command cannot do without.
+
+        Raises:
+            CliError: it is not there.
+        """
+        value = answer.get(field)
+        if not isinstance(value, str):
+            raise self._no_sidecar()
+        return value
 
     def _request(
         self,
@@ -148,6 +164,8 @@ class Sidecar:
             raise CliError(
                 f"the sidecar at {self.url} did not answer within {TIMEOUT_SECONDS:.0f} s"
             ) from exc
+        except UnicodeError as exc:  # a host that only looking it up refuses
+            raise _not_a_url(self.url) from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise CliError(f"the connection to the sidecar at {self.url} failed: {exc}") from exc
 

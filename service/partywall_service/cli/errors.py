@@ -31,7 +31,8 @@ class Commands(TyperGroup):
         try:
             # A number when Typer ended the command itself, as it does on Ctrl-C; else None.
             code = super().main(*args, **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a failure can still be told
         except _UsageError as exc:
             _say(_usage(exc))
             sys.exit(2)
@@ -42,7 +43,11 @@ class Commands(TyperGroup):
             _say("nothing was changed")
             sys.exit(1)
         except BrokenPipeError:  # `| head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
+            sys.exit(1)
+        except OSError as exc:  # what is read is told where it is read: this is a full disk
+            _drop_stdout()
+            _say(f"cannot write the result: {exc.strerror or exc}")
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -57,3 +62,8 @@ def _usage(exc: Any) -> str:  # noqa: ANN401 - see _UsageError
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 - this is the command line
+
+
+def _drop_stdout() -> None:
+    """Lets Python's own flush at exit succeed, or it would report the same failure once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """What several commands share: the sidecar they talk to, their arguments, their examples."""
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,10 @@ _tenant_id = _checked(
 _name = _checked(
     "a name (1 to 64 letters, digits, '.', '_' or '-', a letter or digit first)", is_name
 )
+_token_id = _checked(
+    "a token's id (1 to 64 letters, digits, '_' or '-')",
+    lambda text: re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None,
+)
 
 UrlOption = Annotated[
     str | None,
@@ -92,6 +97,15 @@ NameArgument = Annotated[
         metavar="NAME",
         callback=_name,
         help="The limit or resource; for jobs concurrency, max_queued or rate.",
+        show_default=False,
+    ),
+]
+TokenArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=_token_id,
+        help="The token's id, as `tokens list` shows it.",
         show_default=False,
     ),
 ]

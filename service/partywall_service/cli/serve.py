@@ -18,6 +18,14 @@ EPILOG = example("partywall serve --config quotas.toml --port 8080 --workers 2")
 _SECRET = frozenset({"admin_token", "redis_url", "database_url"})
 """Settings whose values hold passwords, and so are never printed."""
 
+_WORDS = {
+    "Input should be a valid": "expected a valid",
+    "Input should be": "expected a number",
+    "String should have": "expected",
+    "String should match pattern": "expected what matches",
+}
+"""Pydantic's words and ours."""
+
 
 def serve(
     config: Annotated[
@@ -88,6 +96,8 @@ def read_settings(flags: dict[str, Any]) -> "Settings":
 
 def _sentence(fault: "ErrorDetails") -> str:
     name = str(fault["loc"][0])
-    expected = fault["msg"].replace("Input should be", "expected").replace("String", "a text that")
+    said = fault["msg"]
+    for theirs, ours in _WORDS.items():
+        said = said.replace(theirs, ours)
     got = "" if name in _SECRET else f", got {fault['input']!r}"
-    return f"PARTYWALL_{name.upper()}: {expected}{got}"
+    return f"PARTYWALL_{name.upper()}: {said}{got}"

@@ -101,7 +101,7 @@ def set_tenant(
             found = api.find_one("tenants", tenant)
             if found is None:
                 raise CliError(f"tenant {tenant!r} is not registered: give --tier to register it")
-            tier = found["tier"]
+            tier = api.text(found, "tier")
         now, is_new = api.put("tenants", tenant, body={"tier": tier, **changes})
     typer.echo(
         f"{tenant} is {'registered' if is_new else 'changed'}: tier {now.get('tier')}, "

@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from partywall_service.cli.options import Format, FormatOption, UrlOption, example, sidecar
+from partywall_service.cli.options import (
+    Format,
+    FormatOption,
+    TokenArgument,
+    UrlOption,
+    example,
+    sidecar,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,11 +36,12 @@ def create(
     """Make a token. It is printed on stdout, this once; everything else goes to stderr."""
     with sidecar(url) as api:
         made = api.post("tokens", body={"scope": scope, "name": name})
+        token = api.text(made, "token")
     typer.echo(
         f"Token {made.get('id')} ({made.get('scope')}, {made.get('name')}); it is not shown again:",
         err=True,
     )
-    typer.echo(made.get("token"))
+    typer.echo(token)
 
 
 @app.command("list", epilog=example("partywall tokens list --format json"))
@@ -55,15 +63,7 @@ def list_tokens(form: FormatOption = Format.table, url: UrlOption = None) -> Non
 
 
 @app.command("revoke", epilog=example("partywall tokens revoke 3f9a0c51d2e7"))
-def revoke(
-    token: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="The token's id, as `tokens list` shows it.", show_default=False
-        ),
-    ],
-    url: UrlOption = None,
-) -> None:
+def revoke(token: TokenArgument, url: UrlOption = None) -> None:
     """Revoke a token; every sidecar refuses it within half a second."""
     with sidecar(url) as api:
         api.delete("tokens", token)

@@ -69,6 +69,7 @@ def test_version(partywall: Partywall) -> None:
         (["tenants", "set", "a", "--domain", "a.b", "--no-domains"], "got both"),
         (["overrides", "set", "a", "rates", "x", "1", "--reason", "x"], "Invalid value for"),
         (["overrides", "set", "a", "limits", "x", "1"], "Missing option '--reason'"),
+        (["tokens", "revoke", "a/b?c"], "expected a token's id"),
         (["tokens", "create"], "Missing option '--name'"),
         (["db", "upgrade"], "expected a database in PARTYWALL_DATABASE_URL"),
     ],

@@ -200,6 +200,21 @@ def test_a_reader_that_has_seen_enough_is_no_error(policy: str, tmp_path: Path) 
         assert (process.returncode, said) == (1, b"")
 
 
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_a_full_disk_is_one_sentence(policy: str, form: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            _command(policy, str(SAMPLE), "--format", form),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "cannot write the result: No space left on device\n"
+
+
 def test_ctrl_c_ends_it_quietly(policy: str) -> None:
     process = subprocess.Popen(
         _command(policy, "-"),
