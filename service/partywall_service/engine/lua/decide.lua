@@ -19,6 +19,10 @@
 
 local SUB_BUCKETS = 32
 local SLOTS = SUB_BUCKETS + 1
+local ALL_SLOTS = {}
+for slot = 0, SUB_BUCKETS do
+  ALL_SLOTS[slot + 1] = slot
+end
 
 local floor, max, min = math.floor, math.max, math.min
 local call = redis.call
@@ -30,11 +34,6 @@ if virtual then
 else
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
-end
-
--- Lua would write 1e+15 as a float; Redis must see a whole number.
-local function whole(number)
-  return string.format('%.0f', number)
 end
 
 -- A ring as it stands now. Read once in a batch however many checks ask for it, written once after.
@@ -75,25 +74,6 @@ local function read(key, window)
   return ring
 end
 
--- Costs by age: the ring's live sub-buckets from the oldest (1) to the current one (SLOTS).
-local function by_age(ring)
-  if not ring.ages then
-    ring.ages = {}
-    local slots = {}
-    for index = ring.current - SUB_BUCKETS, ring.current do
-      slots[#slots + 1] = index % SLOTS
-    end
-    local costs = ring.newest and call('HMGET', ring.key, unpack(slots)) or {}
-    for age = 1, SLOTS do
-      -- A slot beyond the newest sub-bucket still holds what left a whole turn ago.
-      local index = ring.current - SLOTS + age
-      ring.ages[age] = ring.newest and index <= ring.newest and tonumber(costs[age]) or 0
-    end
-  end
-  ring.ages[SLOTS] = ring.here
-  return ring.ages
-end
-
 -- Microseconds until the sub-bucket stops counting.
 local function leaves_after(ring, index)
   return (index + SLOTS) * ring.width - now
@@ -104,14 +84,22 @@ local function wait_for(ring, cost, quota)
   if cost > quota then
     return -1
   end
-  local ages = by_age(ring)
   local sum = ring.sum
-  for age = 1, SLOTS do
-    sum = sum - ages[age]
-    if sum + cost <= quota then
-      return leaves_after(ring, ring.current - SLOTS + age)
+  if ring.newest then
+    -- All slots are read once, when a first denial asks. Those of sub-buckets beyond the newest
+    -- still hold what left a whole turn ago, so the walk ends there.
+    ring.costs = ring.costs or call('HMGET', ring.key, unpack(ALL_SLOTS))
+    for index = ring.current - SUB_BUCKETS, min(ring.newest, ring.current - 1) do
+      local charged = ring.costs[index % SLOTS + 1]
+      if charged then
+        sum = sum - charged
+        if sum + cost <= quota then
+          return leaves_after(ring, index)
+        end
+      end
     end
   end
+  return leaves_after(ring, ring.current)
 end
 
 local function reset_after(ring)
@@ -191,13 +179,13 @@ for _, ring in pairs(rings) do
     end
     local slot = ring.current % SLOTS
     if ring.current == ring.newest then
-      call('HSET', ring.key, 's', whole(ring.sum), slot, whole(ring.here))
+      call('HSET', ring.key, 's', ring.sum, slot, ring.here)
     else
-      call('HSET', ring.key, 'n', whole(ring.current), 's', whole(ring.sum), slot, whole(ring.here))
+      call('HSET', ring.key, 'n', ring.current, 's', ring.sum, slot, ring.here)
       -- It lives until its newest sub-bucket leaves. Virtual time runs apart from the server's, so
       -- there an hour stands in.
-      local left = virtual and 3600000 or (reset_after(ring) / 1000 + 1)
-      call('PEXPIRE', ring.key, whole(left))
+      local left = virtual and 3600000 or floor(reset_after(ring) / 1000) + 1
+      call('PEXPIRE', ring.key, left)
     end
   end
 end
