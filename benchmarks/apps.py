@@ -1,18 +1,18 @@
 """What the sidecar is measured beside, under the same server."""
 
 import os
-from typing import Any
 
 from fastapi import FastAPI
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 ANSWER = b'{"allowed":true}'
 
 
-async def noop(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def noop(scope: Scope, receive: Receive, send: Send) -> None:
     """A raw ASGI callable that reads its request and answers: the least a server can do."""
     if scope["type"] != "http":
         return

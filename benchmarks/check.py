@@ -1,4 +1,4 @@
-"""`/v1/check`: one check a request, beside a no-op under the same server, and `limits` in FastAPI."""
+"""`/v1/check`: one check a request, beside a no-op on the same server and `limits` in FastAPI."""
 
 from statistics import median
 

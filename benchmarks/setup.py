@@ -1,4 +1,4 @@
-"""Servers for the measurements, each on its core: the one measured on the first, all else beside."""
+"""Servers for the measurements: the one measured has the first core, all else the last."""
 
 import contextlib
 import os

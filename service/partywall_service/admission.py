@@ -149,11 +149,11 @@ class Admission:
                     raise MalformedName("limit", place)
                 decisions.append(_refusal(request, standing, "unknown-limit"))
             elif standing.status == "suspended":
-                self._count(standing.tier.name, limit.name, "denied", 1)
+                self._count(standing.tier.name, limit.name, "denied")
                 decisions.append(_refusal(request, standing, "tenant-suspended"))
             elif not limit.rates:
                 if not request.dry_run:
-                    self._count(standing.tier.name, limit.name, "admitted", 1)
+                    self._count(standing.tier.name, limit.name, "admitted")
                 decisions.append(_unlimited(request, standing))
             else:
                 decisions.append(None)
@@ -217,7 +217,7 @@ class Admission:
     def _open(self, one: _Asked) -> Decision:
         request, standing = one.request, one.standing
         if not request.dry_run:
-            self._count(standing.tier.name, one.limit.name, "admitted", 1, degraded=True)
+            self._count(standing.tier.name, one.limit.name, "admitted", degraded=True)
         return _unlimited(request, standing, degraded=True)
 
     def _decision(self, one: _Asked, verdict: Verdict, *, degraded: bool = False) -> Decision:
@@ -225,7 +225,7 @@ class Admission:
         allowed, retry_after, windows = verdict
         outcome: Outcome = "admitted" if allowed else "denied" if limit.enforce else "would_deny"
         if not request.dry_run:
-            self._count(standing.tier.name, limit.name, outcome, 1, degraded=degraded)
+            self._count(standing.tier.name, limit.name, outcome, degraded=degraded)
         if outcome == "would_deny":
             allowed, retry_after = True, 0.0
         return Decision(
@@ -236,9 +236,9 @@ class Admission:
             cost=request.cost,
             reason=None if allowed else "limit-exceeded",
             degraded=degraded,
-            remaining=min(window.remaining for window in windows),
+            remaining=min([window.remaining for window in windows]),
             retry_after=retry_after,
-            reset_after=max(window.reset_after for window in windows),
+            reset_after=max([window.reset_after for window in windows]),
             windows=windows,
         )
 

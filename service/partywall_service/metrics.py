@@ -41,17 +41,15 @@ class DecisionCounter:
         )
         self._children: dict[tuple[str, str, str], Counter] = {}
 
-    def __call__(
-        self, tier: str, limit: str, outcome: Outcome, amount: int, *, degraded: bool = False
-    ) -> None:
-        """Adds `amount` decisions."""
+    def __call__(self, tier: str, limit: str, outcome: Outcome, *, degraded: bool = False) -> None:
+        """Adds a decision."""
         labels = (tier, limit, outcome)
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = self._decisions.labels(*labels)
-        child.inc(amount)
+        child.inc()
         if degraded:
-            self._degraded.labels(*labels).inc(amount)
+            self._degraded.labels(*labels).inc()
 
 
 class Metrics:

@@ -195,6 +195,16 @@ def test_a_batch_decides_in_order_and_sees_its_own_charges(harness: Harness):
     assert [verdict.windows[0].remaining for verdict in verdicts] == [1, 0, 1, 0, 0]
 
 
+def test_two_quotas_of_one_limit_in_one_batch_share_its_window(harness: Harness):
+    """As when a policy changes while checks gather: neither may forget what the other charged."""
+    old, new = Subject(harness, (5, 60)), Subject(harness, (8, 60))
+    new.tenant = old.tenant
+    batch = [old.ask(2), new.ask(3), old.ask(1), new.ask(3)]
+    verdicts = harness.decide(batch, START)
+    assert [verdict.allowed for verdict in verdicts] == [True, True, False, True]
+    assert not new.check(START).allowed
+
+
 def test_a_raised_quota_is_felt_at_once_and_a_lowered_one_keeps_what_was_charged(harness: Harness):
     subject = Subject(harness, (2, 60))
     assert subject.check(START, 2).allowed

@@ -6,10 +6,11 @@ OpenAPI document (`openapi.merge_hot_routes`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
+import structlog
 
 from partywall.decision import Decision, denial_problem, rate_limit_headers
 from partywall_service.admission import (
@@ -21,7 +22,7 @@ from partywall_service.admission import (
     UnknownTenant,
 )
 from partywall_service.api.auth import Authenticator, Principal, presented_token
-from partywall_service.api.problems import CONTENT_TYPE, Problem
+from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import MAX_AMOUNT
@@ -38,6 +39,8 @@ MAX_BODY = 1024 * 1024
 """Bytes: a thousand checks of the longest names fit twice."""
 
 AUTHZ = "/v1/authz"
+
+log = structlog.get_logger()
 
 _encoder = msgspec.json.Encoder()
 _check_decoder = msgspec.json.Decoder(CheckRequest)
@@ -73,7 +76,7 @@ HOT_ROUTES = (
         "/v1/checks",
         "POST",
         "Decide up to 1000 checks, in order",
-        list[CheckRequest],
+        Annotated[list[CheckRequest], msgspec.Meta(max_length=MAX_CHECKS)],
         list[Decision],
         (*_COMMON, "method-not-allowed"),
     ),
@@ -139,19 +142,16 @@ class HotEndpoints:
         except Problem as problem:
             return _problem(problem)
         except MalformedName as exc:
-            return _problem(
-                Problem(
-                    "invalid-request",
-                    f"{exc.field}: {exc}",
-                    errors=[{"field": exc.field, "reason": str(exc)}],
-                )
-            )
+            return _problem(invalid(exc.field, str(exc)))
         except UnknownTenant as exc:
             return _problem(Problem("unknown-tenant", str(exc)))
         except UnknownLimit as exc:
             return _problem(Problem("unknown-limit", str(exc)))
         except (LimitClosed, LedgerUnavailable) as exc:
             return _problem(Problem("unavailable", str(exc)))
+        except Exception:
+            log.exception("api.fault", method=scope["method"], path=scope["path"])
+            return _problem(Problem("internal", "an unforeseen fault; the sidecar's log has it"))
 
     async def _check(self, scope: Scope, receive: Receive) -> Answer:
         admission, principal, _ = await self._admitted(scope)
@@ -169,10 +169,7 @@ class HotEndpoints:
         try:
             decisions = await admission.check_many(requests)
         except MalformedName as exc:
-            field = f"[{exc.place}].{exc.field}"
-            raise Problem(
-                "invalid-request", f"{field}: {exc}", errors=[{"field": field, "reason": str(exc)}]
-            ) from exc
+            raise invalid(f"[{exc.place}].{exc.field}", str(exc)) from exc
         return Answer(200, "application/json", _encoder.encode(decisions))
 
     async def _authz(self, scope: Scope, receive: Receive) -> Answer:
@@ -220,19 +217,27 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: AN
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
         reason, _, path = str(exc).partition(" - at `$")
-        field = path.rstrip("`").lstrip(".") or "body"
-        raise _invalid(field, reason) from exc
+        raise invalid(path.rstrip("`").lstrip(".") or "body", _plain(reason)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise _invalid("body", f"expected JSON: {exc}") from exc
+        raise invalid("body", f"expected JSON: {exc}") from exc
 
 
-def _invalid(field: str, reason: str, status: int | None = None) -> Problem:
-    return Problem(
-        "invalid-request",
-        f"{field}: {reason}",
-        errors=[{"field": field, "reason": reason}],
-        status=status,
-    )
+_PLAIN = {
+    "`int`": "a whole number",
+    "`float`": "a number with a fraction",
+    "`str`": "text",
+    "`bool`": "true or false",
+    "`object`": "an object",
+    "`array`": "a list",
+    "`null`": "null",
+}
+
+
+def _plain(reason: str) -> str:
+    """Msgspec's sentence in a caller's words."""
+    for term, plain in _PLAIN.items():
+        reason = reason.replace(term, plain)
+    return reason[:1].lower() + reason[1:]
 
 
 async def _body(receive: Receive) -> bytes:
@@ -265,7 +270,7 @@ def _deny_status(scope: Scope) -> int:
         status = int(asked[0][:4])
         if 400 <= status <= 499:
             return status
-    raise _invalid("deny", "expected one status from 400 to 499")
+    raise invalid("deny", "expected one status from 400 to 499")
 
 
 def _gateway_request(scope: Scope) -> CheckRequest:
@@ -276,13 +281,14 @@ def _gateway_request(scope: Scope) -> CheckRequest:
             text = value.decode("latin-1").strip()
             if given.setdefault(name, text) != text:
                 header = name.decode().title()
-                raise _invalid(header, "expected once; came twice with different values")
+                raise invalid(header, "expected once; came twice with different values")
     tenant = given.get(b"x-tenant-id")
     if not tenant:
-        raise _invalid("X-Tenant-ID", "expected the tenant's id in this header", status=400)
+        # What a client without a tenant sees: CONTRACT section 5.
+        raise Problem("invalid-request", "expected the tenant's id in X-Tenant-ID", status=400)
     cost = given.get(b"x-cost", "1")
     if not (cost.isascii() and cost.isdecimal() and 1 <= int(cost[:17]) <= MAX_AMOUNT):
-        raise _invalid("X-Cost", f"expected a whole number from 1 to {MAX_AMOUNT}")
+        raise invalid("X-Cost", f"expected a whole number from 1 to {MAX_AMOUNT}")
     return CheckRequest(tenant=tenant, limit=given.get(b"x-limit") or "requests", cost=int(cost))
 
 

@@ -1,6 +1,6 @@
 """A typed façade over each Lua script: its signature is the script's calling contract."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
@@ -59,15 +59,13 @@ class DecideScript:
         """
         ring_keys, args = self._encode(checks, now)
         reply = await self._script(client, ring_keys, args)
-        return self._verdicts(checks, iter(reply))
+        return self._verdicts(checks, reply)
 
-    def _encode(
-        self, checks: Sequence[Check], now: int | None
-    ) -> tuple[list[str], list[str | int]]:
+    def _encode(self, checks: Sequence[Check], now: int | None) -> tuple[list[str], list[str]]:
         plans: dict[tuple[Rate, ...], int] = {}
         first_keys: dict[tuple[str, str, tuple[Rate, ...]], int] = {}
         ring_keys: list[str] = []
-        asked: list[str | int] = []
+        asked: list[int] = []
         for tenant, limit, rates, cost, dry_run in checks:
             plan = plans.get(rates)
             if plan is None:
@@ -76,24 +74,32 @@ class DecideScript:
             first = first_keys.get(subject)
             if first is None:
                 first = first_keys[subject] = len(ring_keys) + 1
-                ring_keys += [keys.ring(self._prefix, tenant, limit, rate.window) for rate in rates]
+                ring_keys += [keys.ring(self._prefix, tenant, limit, r.window) for r in rates]
             asked += (plan, first, cost, 0 if dry_run else 1)
-        args: list[str | int] = ["" if now is None else now, len(plans)]
+        planned: list[int] = []
         for rates in plans:
-            args.append(len(rates))
+            planned.append(len(rates))
             for quota, window in rates:
-                args += (quota, window * MICROSECONDS)
-        return ring_keys, args + asked
+                planned += (quota, window * MICROSECONDS)
+        return ring_keys, ["" if now is None else str(now), _numbers(planned), _numbers(asked)]
 
     @staticmethod
-    def _verdicts(checks: Sequence[Check], reply: Iterator[int]) -> list[Verdict]:
+    def _verdicts(checks: Sequence[Check], reply: Sequence[int]) -> list[Verdict]:
         verdicts = []
+        at = 0
         for check in checks:
-            allowed = next(reply) == 1
-            wait = next(reply)
-            windows = tuple(
-                Window(quota, window, max(0, quota - next(reply)), next(reply) / MICROSECONDS)
-                for quota, window in check.rates
-            )
-            verdicts.append(Verdict(allowed, None if wait < 0 else wait / MICROSECONDS, windows))
+            allowed, wait = reply[at] == 1, reply[at + 1]
+            at += 2
+            windows = []
+            for quota, window in check.rates:
+                remaining, reset = quota - reply[at], reply[at + 1]
+                at += 2
+                windows.append(Window(quota, window, max(0, remaining), reset / MICROSECONDS))
+            retry_after = None if wait < 0 else wait / MICROSECONDS
+            verdicts.append(Verdict(allowed, retry_after, tuple(windows)))
         return verdicts
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Many numbers as one argument: packing each by itself costs more than deciding a check."""
+    return " ".join(map(str, numbers))

@@ -5,9 +5,9 @@
 --              s        the cost of all its live sub-buckets
 --              0..32    the cost of the sub-bucket whose index has this remainder by 33
 -- ARGV[1]    now in microseconds, or '' for this server's clock (tests give one)
--- ARGV[2]    how many plans follow, each: how many windows, then of each its quota and its length
---            in microseconds
--- ARGV[...]  then the checks, each: its plan (from 1), its first key (from 1; its windows' rings
+-- ARGV[2]    the plans, as whole numbers with spaces between; each: how many windows, then of each
+--            its quota and its length in microseconds
+-- ARGV[3]    the checks, likewise; each: its plan (from 1), its first key (from 1; its windows' rings
 --            follow one another), its cost, and 1 to charge or 0 to look only
 -- returns    flat integers; of each check: 1 allowed or 0, retry_after in microseconds (-1: never),
 --            then of each of its windows: the cost charged, reset_after in microseconds
@@ -110,32 +110,32 @@ local function reset_after(ring)
 end
 
 local plans = {}
-local at = 3
-for p = 1, tonumber(ARGV[2]) do
+local next_number = string.gmatch(ARGV[2], '%d+')
+for windows in next_number do
   local plan = {}
-  local windows = tonumber(ARGV[at])
-  for w = 1, windows do
-    plan[w] = { quota = tonumber(ARGV[at + 2 * w - 1]), window = tonumber(ARGV[at + 2 * w]) }
+  for w = 1, tonumber(windows) do
+    plan[w] = { quota = tonumber(next_number()), window = tonumber(next_number()) }
   end
-  plans[p] = plan
-  at = at + 1 + 2 * windows
+  plans[#plans + 1] = plan
 end
 
 local rings = {}
 local reply = {}
-while at <= #ARGV do
-  local plan = plans[tonumber(ARGV[at])]
-  local first = tonumber(ARGV[at + 1])
-  local cost = tonumber(ARGV[at + 2])
-  local charge = ARGV[at + 3] == '1'
-  at = at + 4
+next_number = string.gmatch(ARGV[3], '%d+')
+for number in next_number do
+  local plan = plans[tonumber(number)]
+  local first = tonumber(next_number())
+  local cost = tonumber(next_number())
+  local charge = next_number() == '1'
 
+  -- Rings by key, not by place: two checks with plans of their own may share one.
   local allowed = true
   for w = 1, #plan do
-    local ring = rings[first + w - 1]
+    local key = KEYS[first + w - 1]
+    local ring = rings[key]
     if not ring then
-      ring = read(KEYS[first + w - 1], plan[w].window)
-      rings[first + w - 1] = ring
+      ring = read(key, plan[w].window)
+      rings[key] = ring
     end
     if ring.sum + cost > plan[w].quota then
       allowed = false
@@ -144,7 +144,7 @@ while at <= #ARGV do
 
   local retry_after = 0
   for w = 1, #plan do
-    local ring = rings[first + w - 1]
+    local ring = rings[KEYS[first + w - 1]]
     if allowed then
       if charge then
         ring.sum = ring.sum + cost
@@ -160,7 +160,7 @@ while at <= #ARGV do
   reply[#reply + 1] = allowed and 1 or 0
   reply[#reply + 1] = retry_after
   for w = 1, #plan do
-    local ring = rings[first + w - 1]
+    local ring = rings[KEYS[first + w - 1]]
     if allowed and not charge then
       -- What would be, and nothing changed.
       reply[#reply + 1] = ring.sum + cost
