@@ -3,7 +3,6 @@
 import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from time import time
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from fastapi import FastAPI
 from partywall_service.admission import Admission
 from partywall_service.api import create_api
 from partywall_service.api.auth import Authenticator
+from partywall_service.api.deps import Parts
 from partywall_service.api.hot import HOT_ROUTES, HotEndpoints
 from partywall_service.background import run_in_background, stop_in_background
 from partywall_service.directory import Directory
@@ -33,19 +33,6 @@ from partywall_service.policy.watch import watch_policy
 from partywall_service.settings import Settings
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the API's handlers use, in `app.state.parts` while the app runs."""
-
-    settings: Settings
-    policy: PolicyHolder
-    ledger: Ledger
-    authenticator: Authenticator
-    directory: Directory
-    breaker: CircuitBreaker
-    metrics: Metrics
 
 
 def create_app(settings: Settings) -> HotEndpoints:
@@ -113,14 +100,14 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         metrics.database_up.set(1)
 
     async def apply(new: Policy) -> None:
-        policy.swap(new)
+        policy.current = new
         metrics.policy_loaded.set(time())
         log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
 
     def reject(error: PolicyError) -> None:
-        policy.errors = tuple(str(fault) for fault in error.errors)
         metrics.policy_refused.inc()
-        log.error("policy.refused", errors=policy.errors, kept=policy.current.digest[:12])
+        faults = [str(fault) for fault in error.errors]
+        log.error("policy.refused", errors=faults, kept=policy.current.digest[:12])
 
     database_url = settings.database_url
 
@@ -138,4 +125,4 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     for task in background:
         stack.push_async_callback(stop_in_background, task)
     hot.open(admission, authenticator, policy)
-    return Parts(settings, policy, ledger, authenticator, directory, breaker, metrics)
+    return Parts(policy, ledger, authenticator, directory, breaker, metrics)

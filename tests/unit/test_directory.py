@@ -188,7 +188,7 @@ async def test_a_new_policy_applies_at_once_without_a_query():
     holder = PolicyHolder(policy())
     directory = Directory(ledger, holder, size=10)
     await find(directory, "acme")
-    holder.swap(policy(free=1, pro=7))
+    holder.current = policy(free=1, pro=7)
     entry = directory.get("acme")
     assert entry is not None
     assert quota(entry) == 7

@@ -1,7 +1,8 @@
 """What handlers ask FastAPI for: the parts they work with, and who is calling."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -15,32 +16,25 @@ from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 
 
-class Parts(Protocol):
-    """What the handlers work with; `app` puts it in `app.state.parts` while the app runs."""
+@dataclass(frozen=True)
+class Parts:
+    """What the handlers work with; `app` puts it in `app.state.parts` while the app runs.
 
-    @property
-    def policy(self) -> PolicyHolder:
-        """The policy in force."""
+    Attributes:
+        policy: the policy in force.
+        ledger: what PostgreSQL keeps.
+        authenticator: who a token belongs to.
+        directory: what this process remembers of tenants.
+        breaker: whether the shared store answers.
+        metrics: what Prometheus is told.
+    """
 
-    @property
-    def ledger(self) -> Ledger:
-        """What PostgreSQL keeps."""
-
-    @property
-    def authenticator(self) -> Authenticator:
-        """Who a token belongs to."""
-
-    @property
-    def directory(self) -> Directory:
-        """What this process remembers of tenants."""
-
-    @property
-    def breaker(self) -> CircuitBreaker:
-        """Whether the shared store answers."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """What Prometheus is told."""
+    policy: PolicyHolder
+    ledger: Ledger
+    authenticator: Authenticator
+    directory: Directory
+    breaker: CircuitBreaker
+    metrics: Metrics
 
 
 def parts_of(request: Request) -> Parts:
