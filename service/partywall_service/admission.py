@@ -149,7 +149,8 @@ class Admission:
                     raise MalformedName("limit", place)
                 decisions.append(_refusal(request, standing, "unknown-limit"))
             elif standing.status == "suspended":
-                self._count(standing.tier.name, limit.name, "denied")
+                if not request.dry_run:
+                    self._count(standing.tier.name, limit.name, "denied")
                 decisions.append(_refusal(request, standing, "tenant-suspended"))
             elif not limit.rates:
                 if not request.dry_run:
