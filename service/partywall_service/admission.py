@@ -84,9 +84,8 @@ class LimitClosed(AdmissionError):
 
 
 class _Asked(NamedTuple):
-    """A check that the engine must decide, and where its decision goes."""
+    """A check that the engine must decide."""
 
-    place: int
     request: CheckRequest
     standing: Standing
     limit: Limit
@@ -120,12 +119,19 @@ class Admission:
             LimitClosed: the store is away and the limit does not decide without it.
             LedgerUnavailable: the tenant is not known here and cannot be read.
         """
-        decision = (await self.check_many([request]))[0]
-        if decision.reason == "unknown-tenant":
+        entry = self._directory.get(request.tenant)
+        if entry is None:
+            if not is_tenant_id(request.tenant):
+                raise MalformedName("tenant", 0)
+            entry = (await self._directory.find([request.tenant]))[request.tenant]
+        settled = self._settle(0, request, entry.standing)
+        if isinstance(settled, _Asked):
+            return (await self._decide([settled]))[0]
+        if settled.reason == "unknown-tenant":
             raise UnknownTenant(f"no tenant {request.tenant!r} is registered")
-        if decision.reason == "unknown-limit":
+        if settled.reason == "unknown-limit":
             raise UnknownLimit(f"no tier names a limit {request.limit!r}")
-        return decision
+        return settled
 
     async def check_many(self, requests: Sequence[CheckRequest]) -> list[Decision]:
         """Decides checks in order; an unknown tenant or limit is its own decision's reason.
@@ -136,33 +142,33 @@ class Admission:
             LedgerUnavailable: a tenant is not known here and cannot be read.
         """
         standings = await self._standings(requests)
-        decisions: list[Decision | None] = []
-        asked: list[_Asked] = []
-        for place, request in enumerate(requests):
-            standing = standings[request.tenant]
-            if standing is None:
-                decisions.append(_refusal(request, None, "unknown-tenant"))
-                continue
-            limit = standing.limits.get(request.limit)
-            if limit is None:
-                if not is_name(request.limit):
-                    raise MalformedName("limit", place)
-                decisions.append(_refusal(request, standing, "unknown-limit"))
-            elif standing.status == "suspended":
-                if not request.dry_run:
-                    self._count(standing.tier.name, limit.name, "denied")
-                decisions.append(_refusal(request, standing, "tenant-suspended"))
-            elif not limit.rates:
-                if not request.dry_run:
-                    self._count(standing.tier.name, limit.name, "admitted")
-                decisions.append(_unlimited(request, standing))
-            else:
-                decisions.append(None)
-                asked.append(_Asked(place, request, standing, limit))
-        if asked:
-            for one, decision in zip(asked, await self._decide(asked), strict=True):
-                decisions[one.place] = decision
-        return decisions  # type: ignore[return-value] # every None was asked for and is filled in
+        settled = [
+            self._settle(place, request, standings[request.tenant])
+            for place, request in enumerate(requests)
+        ]
+        asked = [one for one in settled if isinstance(one, _Asked)]
+        decided = iter(await self._decide(asked) if asked else ())
+        return [next(decided) if isinstance(one, _Asked) else one for one in settled]
+
+    def _settle(
+        self, place: int, request: CheckRequest, standing: Standing | None
+    ) -> "Decision | _Asked":
+        """What can be said without the engine, or what must be asked of it."""
+        limit = standing.limits.get(request.limit) if standing else None
+        if standing is None or limit is None:
+            if not is_name(request.limit):
+                raise MalformedName("limit", place)
+            reason: Reason = "unknown-limit" if standing else "unknown-tenant"
+            return _refusal(request, standing, reason)
+        if standing.status == "suspended":
+            if not request.dry_run:
+                self._count(standing.tier.name, limit.name, "denied")
+            return _refusal(request, standing, "tenant-suspended")
+        if not limit.rates:
+            if not request.dry_run:
+                self._count(standing.tier.name, limit.name, "admitted")
+            return _unlimited(request, standing)
+        return _Asked(request, standing, limit)
 
     async def _standings(self, requests: Sequence[CheckRequest]) -> dict[str, Standing | None]:
         standings: dict[str, Standing | None] = {}
@@ -222,7 +228,7 @@ class Admission:
         return _unlimited(request, standing, degraded=True)
 
     def _decision(self, one: _Asked, verdict: Verdict, *, degraded: bool = False) -> Decision:
-        _, request, standing, limit = one
+        request, standing, limit = one
         allowed, retry_after, windows = verdict
         outcome: Outcome = "admitted" if allowed else "denied" if limit.enforce else "would_deny"
         if not request.dry_run:

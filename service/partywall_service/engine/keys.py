@@ -4,7 +4,6 @@ A key carries its tenant's shard as a hash tag, so that Redis Cluster spreads sh
 while the checks of one shard still share a script call.
 """
 
-from functools import lru_cache
 from zlib import crc32
 
 SHARDS = 256
@@ -15,7 +14,6 @@ def shard(tenant: str) -> int:
     return crc32(tenant.encode()) % SHARDS
 
 
-@lru_cache(maxsize=65_536)
 def ring(prefix: str, tenant: str, limit: str, window: int) -> str:
     """The hash of one window's ring; `window` in seconds.
 

@@ -19,6 +19,7 @@
 
 local SUB_BUCKETS = 32
 local SLOTS = SUB_BUCKETS + 1
+local STRETCH = SUB_BUCKETS / 2
 local ALL_SLOTS = {}
 for slot = 0, SUB_BUCKETS do
   ALL_SLOTS[slot + 1] = slot
@@ -56,16 +57,19 @@ local function read(key, window)
     ring.here = tonumber(call('HGET', key, newest % SLOTS)) or 0
   else
     -- Sub-buckets that leave between the newest and now; they are dropped when something is charged.
+    -- The last of them has the slot that is asked for with the head, and is overwritten then.
+    if clock - newest <= SLOTS then
+      ring.sum = ring.sum - (tonumber(head[3]) or 0)
+    end
     local slots = {}
-    for index = newest - SUB_BUCKETS, min(newest, clock - SLOTS) do
+    for index = newest - SUB_BUCKETS, min(newest, clock - SLOTS - 1) do
       slots[#slots + 1] = index % SLOTS
     end
     if #slots > 0 then
       local costs = call('HMGET', key, unpack(slots))
       for i = 1, #slots do
-        local cost = tonumber(costs[i])
-        if cost then
-          ring.sum = ring.sum - cost
+        if costs[i] then
+          ring.sum = ring.sum - costs[i]
           ring.leaving[#ring.leaving + 1] = slots[i]
         end
       end
@@ -182,10 +186,13 @@ for _, ring in pairs(rings) do
       call('HSET', ring.key, 's', ring.sum, slot, ring.here)
     else
       call('HSET', ring.key, 'n', ring.current, 's', ring.sum, slot, ring.here)
-      -- It lives until its newest sub-bucket leaves. Virtual time runs apart from the server's, so
-      -- there an hour stands in.
-      local left = virtual and 3600000 or floor(reset_after(ring) / 1000) + 1
-      call('PEXPIRE', ring.key, left)
+      -- It lives until its newest sub-bucket has left, and a stretch longer, so that its life need
+      -- be set anew only where a stretch begins. Virtual time runs apart from the server's: there
+      -- an hour stands in.
+      if not ring.newest or floor(ring.newest / STRETCH) ~= floor(ring.current / STRETCH) then
+        local left = reset_after(ring) + STRETCH * ring.width
+        call('PEXPIRE', ring.key, virtual and 3600000 or floor(left / 1000) + 1)
+      end
     end
   end
 end
