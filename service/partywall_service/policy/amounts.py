@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from limits import parse_many
 
 from partywall_service.policy.model import MAX_AMOUNT, Rate
+from partywall_service.policy.values import shown
 
 UNLIMITED = "unlimited"
 
@@ -16,8 +17,18 @@ _UNITS: Mapping[str, int] = {
 }
 _SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)")
 
+_SEPARATOR = re.compile(r"[,;|]")
+_ZERO_WINDOW = re.compile(r"(?:/|per)\s*0+(?![0-9])", re.IGNORECASE)
+_LONGEST_TEXT = 1000
+
+MAX_WINDOW = 10 * 360 * 24 * 3600
+"""Seconds: ten of `limits`' years. Longer ones would leave the microseconds Lua counts exactly."""
+
 _EXPECTED_RATE = 'expected a rate such as "100/minute", a list of rates, or "unlimited"'
-_EXPECTED_AMOUNT = 'expected a whole number from 0, a size such as "10 GiB", or "unlimited"'
+_EXPECTED_AMOUNT = (
+    'expected a whole number from 0 to 2^53-1, a size of whole bytes such as "10 GiB", '
+    'or "unlimited"'
+)
 
 
 def is_unlimited(value: object) -> bool:
@@ -57,22 +68,25 @@ def parse_rates(value: object) -> tuple[Rate, ...]:
 
 
 def _parse_text(text: object) -> list[Rate]:
-    if not isinstance(text, str) or len(text) > 1000:
-        raise ValueError(f"{_EXPECTED_RATE}; got {_shown(text)}")
+    if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
+        raise ValueError(f"{_EXPECTED_RATE}; got {shown(text)}")
     try:
-        rates = [Rate(item.amount, item.get_expiry()) for item in parse_many(text)]
+        # One piece at a time, without runs of spaces: `parse_many`'s pattern for a whole list
+        # takes for ever to refuse a long one that is nearly right.
+        items = [
+            item for piece in _SEPARATOR.split(text) for item in parse_many(" ".join(piece.split()))
+        ]
     except ValueError as exc:
-        raise ValueError(f"{_EXPECTED_RATE}; got {_shown(text)}") from exc
-    for quota, window in rates:
-        if not (1 <= quota <= MAX_AMOUNT and 1 <= window <= MAX_WINDOW):
-            raise ValueError(
-                f"expected a rate of 1 to 2^53-1 over 1 second to 10 years; got {_shown(text)}"
-            )
+        raise ValueError(f"{_EXPECTED_RATE}; got {shown(text)}") from exc
+    rates = [Rate(item.amount, item.get_expiry()) for item in items]
+    within = all(1 <= quota <= MAX_AMOUNT and window <= MAX_WINDOW for quota, window in rates)
+    # `limits` reads "10/0 minutes" as 10 a minute.
+    if not within or _ZERO_WINDOW.search(text):
+        raise ValueError(
+            "expected a quota from 1 to 2^53-1 over a window of 1 second to 10 years; "
+            f"got {shown(text)}"
+        )
     return rates
-
-
-MAX_WINDOW = 10 * 360 * 24 * 3600
-"""Seconds: ten of `limits`' years. Longer ones would leave the microseconds Lua counts exactly."""
 
 
 def parse_amount(value: object) -> int | None:
@@ -88,7 +102,7 @@ def parse_amount(value: object) -> int | None:
         return None
     amount = value if type(value) is int else _parse_size(value)
     if amount is None or not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{_EXPECTED_AMOUNT}; got {_shown(value)}")
+        raise ValueError(f"{_EXPECTED_AMOUNT}; got {shown(value)}")
     return amount
 
 
@@ -101,20 +115,16 @@ def parse_count(value: object) -> int | None:
     if is_unlimited(value):
         return None
     if type(value) is not int or not 0 <= value <= MAX_AMOUNT:
-        raise ValueError(f'expected a whole number from 0, or "unlimited"; got {_shown(value)}')
+        raise ValueError(f'expected a whole number from 0, or "unlimited"; got {shown(value)}')
     return value
 
 
 def _parse_size(value: object) -> int | None:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match[2] not in _UNITS:
+    if match is None:
         return None
+    if match[2] not in _UNITS:
+        raise ValueError(f"expected one of the units {', '.join(_UNITS)}; got {shown(value)}")
     whole, _, fraction = match[1].partition(".")
-    unit = _UNITS[match[2]]
-    size, rest = divmod(int(whole + fraction) * unit, 10 ** len(fraction))
+    size, rest = divmod(int(whole + fraction) * _UNITS[match[2]], 10 ** len(fraction))
     return None if rest else size  # a part of a byte is a mistake
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

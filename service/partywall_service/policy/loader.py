@@ -1,16 +1,13 @@
 """quotas.toml → Policy: every error found at once, each with its table path."""
 
 import hashlib
-import math
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import Any
 
-from partywall_service.names import is_name
 from partywall_service.policy.amounts import is_size, parse_amount, parse_count, parse_rates
 from partywall_service.policy.errors import PolicyError, PolicyFault
 from partywall_service.policy.model import (
@@ -24,11 +21,26 @@ from partywall_service.policy.model import (
     Resource,
     Tier,
 )
+from partywall_service.policy.values import (
+    expected_one_of,
+    one_of,
+    read_boolean,
+    read_features,
+    read_text,
+    read_weight,
+)
+from partywall_service.policy.walk import Table, Walk, join
 
-__all__ = ["PolicyError", "PolicyFault", "load_policy", "parse_policy"]
-
-T = TypeVar("T")
-Table = Mapping[str, Any]
+__all__ = [
+    "PolicyError",
+    "PolicyFault",
+    "load_policy",
+    "parse_amount",
+    "parse_policy",
+    "parse_rates",
+    "policy_digest",
+    "read_policy_text",
+]
 
 
 def load_policy(path: Path) -> Policy:
@@ -37,15 +49,28 @@ def load_policy(path: Path) -> Policy:
     Raises:
         PolicyError: it cannot be read, or something in it is wrong.
     """
+    return parse_policy(read_policy_text(path), str(path))
+
+
+def read_policy_text(path: Path) -> str:
+    """What the policy file says, without the byte order mark that some editors put first.
+
+    Raises:
+        PolicyError: it cannot be read, or is no UTF-8.
+    """
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as exc:
-        reason = f"cannot be read: {exc.strerror or exc}"
+        reason = f"expected a policy file; it cannot be read: {exc.strerror or exc}"
         raise PolicyError(PolicyFault(str(path), "", reason)) from exc
     except UnicodeDecodeError as exc:
-        reason = f"expected UTF-8; byte {exc.start} is none"
+        reason = f"expected UTF-8; byte {exc.start} of the file is no part of any"
         raise PolicyError(PolicyFault(str(path), "", reason)) from exc
-    return parse_policy(text, str(path))
+
+
+def policy_digest(text: str) -> str:
+    """SHA-256 of a policy's text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_policy(text: str, source: str) -> Policy:
@@ -60,11 +85,17 @@ def parse_policy(text: str, source: str) -> Policy:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except tomllib.TOMLDecodeError as exc:
         raise PolicyError(PolicyFault(source, "", f"expected TOML: {exc}")) from exc
+    except RecursionError as exc:
+        reason = "expected TOML: its lists or tables lie too deep in one another"
+        raise PolicyError(PolicyFault(source, "", reason)) from exc
+    except ValueError as exc:  # what Python says of an integer of more than 4,300 digits
+        reason = "expected TOML: integers have up to 64 bits; got one of thousands of digits"
+        raise PolicyError(PolicyFault(source, "", reason)) from exc
     reader = _Reader(source)
-    policy = reader.policy(document, hashlib.sha256(text.encode()).hexdigest())
-    if policy is None or reader.faults:
+    policy = reader.policy(document, policy_digest(text))
+    if policy is None:
         raise PolicyError(*reader.faults)
     return policy
 
@@ -92,29 +123,30 @@ class _Draft:
         )
 
 
-class _Reader:
-    """Walks the document; a fault is noted and the walk goes on."""
+class _Reader(Walk):
+    """Reads one document into a policy."""
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        super().__init__(source)
         self._sizes: set[str] = set()
-        self.faults: list[PolicyFault] = []
+        self._resource_names: dict[str, None] = {}  # also those whose quota has a fault; in order
+        self._in_circles: set[str] = set()
 
     def policy(self, document: Table, digest: str) -> Policy | None:
-        self._known_keys("", document, ("default_tier", "tiers", "resources"))
-        tables = self._table("tiers", document.get("tiers", {}))
-        if not tables and "tiers" not in [fault.path for fault in self.faults]:
-            self._fault("tiers", "expected at least one tier, as [tiers.free]")
+        """The policy, or None when there are faults."""
+        self.known_keys("", document, ("default_tier", "tiers", "resources"))
+        tables = self.table("tiers", document.get("tiers", {}))
+        if not tables and isinstance(document.get("tiers", {}), dict):
+            self.fault("tiers", "expected at least one tier, as [tiers.free]; got none")
         drafts = {
-            name: self._draft(_join("tiers", name), table)
-            for name, table in self._named("tiers", tables)
+            name: self._draft(join("tiers", name), table)
+            for name, table in self.named("tiers", tables)
         }
         default = document.get("default_tier")
         if default is not None and not (isinstance(default, str) and default in tables):
-            self._fault("default_tier", _expected_one_of(tables, default))
-            default = None
+            self.fault("default_tier", expected_one_of(drafts, default))
         whole = {name: self._extended(name, drafts) for name in drafts}
-        resources = self._resources(document.get("resources", {}), whole.values())
+        resources = self._resources(document.get("resources", {}))
         if self.faults:
             return None
         limit_names = list(dict.fromkeys(name for draft in whole.values() for name in draft.limits))
@@ -127,41 +159,42 @@ class _Reader:
         )
 
     def _draft(self, path: str, value: object) -> _Draft:
-        table = self._table(path, value)
-        self._known_keys(path, table, ("extends", "weight", "features", "limits", "quotas", "jobs"))
+        table = self.table(path, value)
+        self.known_keys(path, table, ("extends", "weight", "features", "limits", "quotas", "jobs"))
         draft = _Draft()
         if "extends" in table:
-            draft.extends = self._value(_join(path, "extends"), table["extends"], _text)
+            draft.extends = self.value(join(path, "extends"), table["extends"], read_text)
         if "weight" in table:
-            draft.weight = self._value(_join(path, "weight"), table["weight"], _weight)
+            draft.weight = self.value(join(path, "weight"), table["weight"], read_weight)
         if "features" in table:
-            draft.features = self._value(_join(path, "features"), table["features"], _features)
-        limits = _join(path, "limits")
-        for name, value_ in self._named(limits, self._table(limits, table.get("limits", {}))):
-            limit = self._limit(name, _join(limits, name), value_)
+            draft.features = self.value(join(path, "features"), table["features"], read_features)
+        limits = join(path, "limits")
+        for name, written in self.named(limits, self.table(limits, table.get("limits", {}))):
+            limit = self._limit(name, join(limits, name), written)
             if limit is not None:
                 draft.limits[name] = limit
-        quotas = _join(path, "quotas")
-        for name, value_ in self._named(quotas, self._table(quotas, table.get("quotas", {}))):
-            quota = self._quota(name, _join(quotas, name), value_)
+        quotas = join(path, "quotas")
+        for name, written in self.named(quotas, self.table(quotas, table.get("quotas", {}))):
+            self._resource_names[name] = None
+            quota = self._quota(name, join(quotas, name), written)
             if quota is not None:
                 draft.quotas[name] = quota
-        draft.jobs = self._jobs(_join(path, "jobs"), table.get("jobs", {}))
+        draft.jobs = self._jobs(join(path, "jobs"), table.get("jobs", {}))
         return draft
 
     def _limit(self, name: str, path: str, value: object) -> Limit | None:
         if not isinstance(value, dict):
-            rates = self._value(path, value, parse_rates)
+            rates = self.value(path, value, parse_rates)
             return None if rates is None else Limit(name, rates)
-        self._known_keys(path, value, ("rate", "enforce", "on_outage"))
+        self.known_keys(path, value, ("rate", "enforce", "on_outage"))
         rates = None
-        if "rate" not in value:
-            self._fault(path, 'expected a rate, as { rate = "100/minute" }')
+        if "rate" in value:
+            rates = self.value(join(path, "rate"), value["rate"], parse_rates)
         else:
-            rates = self._value(_join(path, "rate"), value["rate"], parse_rates)
-        enforce = self._value(_join(path, "enforce"), value.get("enforce", True), _boolean)
-        on_outage = self._value(
-            _join(path, "on_outage"), value.get("on_outage", "local"), _one_of(OnOutage)
+            self.fault(path, 'expected a rate, as { rate = "100/minute" }; got none')
+        enforce = self.value(join(path, "enforce"), value.get("enforce", True), read_boolean)
+        on_outage = self.value(
+            join(path, "on_outage"), value.get("on_outage", "local"), one_of(OnOutage)
         )
         if rates is None or enforce is None or on_outage is None:
             return None
@@ -173,108 +206,81 @@ class _Reader:
         amount = value
         amount_path = path
         if isinstance(value, dict):
-            self._known_keys(path, value, ("limit", "per"))
-            if "limit" not in value:
-                self._fault(path, 'expected a limit, as { limit = 500, per = "month" }')
-                return None
-            amount, amount_path = value["limit"], _join(path, "limit")
+            self.known_keys(path, value, ("limit", "per"))
             if "per" in value:
-                per = self._value(_join(path, "per"), value["per"], _one_of(Period))
+                per = self.value(join(path, "per"), value["per"], one_of(Period))
+            if "limit" not in value:
+                self.fault(path, 'expected a limit, as { limit = 500, per = "month" }; got none')
+                return None
+            amount, amount_path = value["limit"], join(path, "limit")
         if is_size(amount):
             self._sizes.add(name)
-        limit = self._value(amount_path, amount, parse_amount)
+        limit = self.value(amount_path, amount, parse_amount)
         return Quota(name, limit, per) if len(self.faults) == before else None
 
     def _jobs(self, path: str, value: object) -> dict[str, Any]:
-        table = self._table(path, value)
+        table = self.table(path, value)
         readers: dict[str, Callable[[object], Any]] = {
             "concurrency": parse_count,
             "max_queued": parse_count,
             "rate": parse_rates,
         }
-        self._known_keys(path, table, readers)
+        self.known_keys(path, table, readers)
         return {
-            key: self._value(_join(path, key), table[key], read)
+            key: self.value(join(path, key), table[key], read)
             for key, read in readers.items()
             if key in table
         }
 
     def _extended(self, name: str, drafts: Mapping[str, _Draft]) -> _Draft:
+        """The tier with all that it extends, wherever in the file that stands."""
         chain = [name]
-        draft = drafts[name]
-        whole = draft
+        draft = whole = drafts[name]
         while draft.extends is not None:
             base = draft.extends
-            path = _join("tiers", chain[-1], "extends")
             if base in chain:
-                # Told once, at the tier whose own chain comes back to it.
-                if base == name:
+                # Told once, at the first of its tiers; one that only leads into it has no fault.
+                if base == name and name not in self._in_circles:
+                    self._in_circles.update(chain)
                     circle = " → ".join([*chain, base])
-                    self._fault(_join("tiers", name, "extends"), f"goes in a circle: {circle}")
+                    self.fault(
+                        join(join("tiers", name), "extends"),
+                        f"expected a chain with an end; got a circle: {circle}",
+                    )
                 break
             if base not in drafts:
-                if len(chain) == 1:
-                    self._fault(path, _expected_one_of([t for t in drafts if t != name], base))
+                if len(chain) == 1:  # else it is told at the tier that says it
+                    others = [other for other in drafts if other != name]
+                    self.fault(join(join("tiers", name), "extends"), expected_one_of(others, base))
                 break
             chain.append(base)
             draft = drafts[base]
             whole = whole.over(draft)
         return whole
 
-    def _resources(self, value: object, tiers: Collection[_Draft]) -> dict[str, Resource]:
-        names = list(dict.fromkeys(name for tier in tiers for name in tier.quotas))
+    def _resources(self, value: object) -> dict[str, Resource]:
+        names = self._resource_names
         durable: dict[str, bool] = {}
-        for name, one in self._named("resources", self._table("resources", value)):
-            path = _join("resources", name)
-            table = self._table(path, one)
-            self._known_keys(path, table, ("durable",))
-            if name not in names and not self.faults:
-                self._fault(path, f"no tier has a quota of it; {_expected_one_of(names, name)}")
+        for name, written in self.named("resources", self.table("resources", value)):
+            path = join("resources", name)
+            table = self.table(path, written)
+            self.known_keys(path, table, ("durable",))
+            if name not in names:
+                self.fault(path, f"no tier has a quota of it; {expected_one_of(names, name)}")
             if "durable" in table:
-                flag = self._value(_join(path, "durable"), table["durable"], _boolean)
+                flag = self.value(join(path, "durable"), table["durable"], read_boolean)
                 durable[name] = flag is not False
         return {
+            # One size makes it bytes everywhere: other tiers' plain numbers are then bytes too.
             name: Resource(
                 name, durable.get(name, True), "bytes" if name in self._sizes else "count"
             )
             for name in names
         }
 
-    def _value(self, path: str, value: object, read: Callable[[object], T]) -> T | None:
-        try:
-            return read(value)
-        except ValueError as exc:
-            self._fault(path, str(exc))
-            return None
-
-    def _table(self, path: str, value: object) -> Table:
-        if isinstance(value, dict):
-            return value
-        self._fault(path, f"expected a table, as [{path}]; got {value!r:.60}")
-        return {}
-
-    def _named(self, path: str, table: Table) -> Iterator[tuple[str, Any]]:
-        for name, value in table.items():
-            if is_name(name):
-                yield name, value
-            else:
-                self._fault(
-                    _join(path, name),
-                    "expected a name of 1 to 64 letters, digits, '.', '_' or '-', "
-                    "beginning with a letter or digit",
-                )
-
-    def _known_keys(self, path: str, table: Table, known: Collection[str]) -> None:
-        for key in table:
-            if key not in known:
-                self._fault(_join(path, key), f"unknown; {_expected_one_of(known, key)}")
-
-    def _fault(self, path: str, message: str) -> None:
-        self.faults.append(PolicyFault(self._source, path, message))
-
 
 def _tier(
-    name: str, draft: _Draft, limit_names: list[str], resources: Mapping[str, Resource]
+    name: str, draft: _Draft, limit_names: Collection[str], resources: Collection[str]
 ) -> Tier:
     """What a tier does not name and another does is unlimited for it."""
     rates: tuple[Rate, ...] = draft.jobs.get("rate", ())
@@ -286,61 +292,3 @@ def _tier(
         quotas=MappingProxyType({n: draft.quotas.get(n) or Quota(n, None) for n in resources}),
         jobs=Jobs(draft.jobs.get("concurrency"), draft.jobs.get("max_queued"), rates),
     )
-
-
-def _join(path: str, *names: str) -> str:
-    """A table path as TOML writes it: a name with a dot in it is quoted."""
-    for name in names:
-        plain = name.replace("_", "").replace("-", "")
-        key = name if plain.isascii() and plain.isalnum() else f'"{name}"'
-        path = f"{path}.{key}" if path else key
-    return path
-
-
-def _expected_one_of(known: Collection[str], value: object) -> str:
-    close = get_close_matches(value, known, 1) if isinstance(value, str) else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"expected {_listed(known)}; got {value!r:.60}{hint}"
-
-
-def _listed(names: Collection[str]) -> str:
-    if not names:
-        return "nothing here"
-    return f"one of {', '.join(names)}" if len(names) > 1 else next(iter(names))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected a tier's name; got {value!r:.60}")
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false; got {value!r:.60}")
-    return value
-
-
-def _weight(value: object) -> float:
-    if type(value) not in (int, float) or not (0 < value < math.inf):  # type: ignore[operator] # a number
-        raise ValueError(f"expected a number above 0; got {value!r:.60}")
-    return value  # type: ignore[return-value] # an int or a float, by the line above
-
-
-def _features(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(
-        isinstance(name, str) and is_name(name) for name in value
-    ):
-        raise ValueError(f"expected a list of feature names; got {value!r:.60}")
-    return tuple(dict.fromkeys(value))
-
-
-def _one_of(literal: Any) -> Callable[[object], Any]:  # noqa: ANN401 - a Literal has no type of its own
-    choices: tuple[str, ...] = get_args(literal)
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(_expected_one_of(choices, value))
-        return value
-
-    return read

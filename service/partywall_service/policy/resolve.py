@@ -51,10 +51,8 @@ def resolve(tier: Tier, overrides: Sequence[OverrideRecord], now: datetime) -> E
     jobs: dict[str, Any] = {}
     ends = []
     for one in overrides:
-        if one.expires_at is not None:
-            if one.expires_at <= now:
-                continue
-            ends.append(one.expires_at.timestamp())
+        if one.expires_at is not None and one.expires_at <= now:
+            continue
         try:
             if one.kind == "limits" and one.name in limits:
                 limits[one.name] = replace(limits[one.name], rates=parse_rates(one.value))
@@ -63,8 +61,12 @@ def resolve(tier: Tier, overrides: Sequence[OverrideRecord], now: datetime) -> E
             elif one.kind == "jobs" and one.name in _JOBS:
                 field, read = _JOBS[one.name]
                 jobs[field] = read(one.value)
+            else:
+                continue
         except ValueError:
             continue
+        if one.expires_at is not None:
+            ends.append(one.expires_at.timestamp())
     return Effective(
         tier=tier,
         limits=MappingProxyType(limits),
