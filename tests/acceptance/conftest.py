@@ -1,0 +1,59 @@
+"""One sidecar for all tests that only ask."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from tests.acceptance.asking import PATIENT
+from tests.support.run import TestRun
+from tests.support.sidecar import ADMIN_TOKEN, Sidecar
+
+ASKED_QUOTAS = """
+[tiers.free]
+[tiers.free.limits]
+requests = "5/minute"
+exports = ["2/second", "10/minute", "100/hour"]
+observed = { rate = "2/minute", enforce = false }
+huge = "9007199254740991/minute"
+
+[tiers.pro]
+extends = "free"
+features = ["advanced-analytics"]
+limits = { requests = "50/minute", uploads = "7/minute" }
+
+[tiers.enterprise]
+extends = "pro"
+limits = { requests = "unlimited" }
+"""
+"""No default tier, so that an unregistered tenant is unknown. `uploads` is named by pro alone."""
+
+
+@pytest.fixture(scope="session")
+def asked_sidecar(test_run: TestRun) -> Iterator[Sidecar]:
+    """A sidecar with `ASKED_QUOTAS`; each test brings tenants of its own."""
+    directory = test_run.fresh_dir("asked")
+    (directory / "quotas.toml").write_text(ASKED_QUOTAS)
+    database = test_run.create_database()
+    env = {
+        "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
+        "PARTYWALL_DATA_DIR": str(directory / "data"),
+        "PARTYWALL_REDIS_URL": test_run.valkey.url,
+        "PARTYWALL_DATABASE_URL": database,
+        "PARTYWALL_KEY_PREFIX": f"t{uuid.uuid4().hex[:16]}",
+        **PATIENT,
+    }
+    one = Sidecar(directory, env)
+    one.start()
+    yield one
+    one.close()
+    test_run.drop_database(database)
+    assert "Traceback" not in one.log, one.log
+
+
+@pytest.fixture
+async def asked(asked_sidecar: Sidecar) -> AsyncIterator[httpx.AsyncClient]:
+    """Its admin's client."""
+    async with asked_sidecar.client() as client:
+        yield client
