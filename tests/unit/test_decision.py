@@ -122,13 +122,15 @@ def test_three_windows_are_three_items_longest_first() -> None:
     assert [item.text for item in parse_list(headers["RateLimit"])] == names
 
 
-def test_the_legacy_family_speaks_of_the_window_with_the_least_remaining() -> None:
-    headers = rate_limit_headers(decision(A_MINUTE, A_SECOND), "legacy")
-    assert headers == {
-        "X-RateLimit-Limit": "10",
-        "X-RateLimit-Remaining": "9",
-        "X-RateLimit-Reset": "1",
-    }
+@pytest.mark.parametrize("rest", [9, 1])
+def test_the_legacy_family_speaks_of_the_window_with_the_least_remaining(rest) -> None:
+    a_minute = Window(quota=1000, window=60, remaining=rest, reset_after=59.5)
+    a_second = Window(quota=10, window=1, remaining=5, reset_after=0.5)
+    headers = rate_limit_headers(decision(a_second, a_minute), "legacy")
+    told = ("10", "5", "1") if rest == 9 else ("1000", "1", "60")
+    assert headers == dict(
+        zip(("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"), told, strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", ["ietf", "legacy", "both", "none"])
