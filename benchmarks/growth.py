@@ -8,8 +8,8 @@ from benchmarks.load import drive
 from benchmarks.report import Row
 
 FEW, MANY = 10, 100_000
-ROUNDS = 3
-SECONDS = 3.0
+ROUNDS = 5
+SECONDS = 2.0
 
 
 async def run(stores: setup.Stores) -> list[Row]:

@@ -62,7 +62,7 @@ def sidecar(stores: Stores) -> Iterator[str]:
             "PARTYWALL_REDIS_URL": stores.redis_url,
             "PARTYWALL_DATABASE_URL": stores.database_url,
             "PARTYWALL_ADMIN_TOKEN": TOKEN,
-            "PARTYWALL_REDIS_TIMEOUT_MS": "5000",
+            "PARTYWALL_REDIS_TIMEOUT_MS": os.environ.get("BENCH_DEADLINE_MS", "5000"),
             "PARTYWALL_DATA_DIR": str(stores.directory / "sidecar"),
         },
         ready="/readyz",

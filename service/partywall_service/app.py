@@ -83,9 +83,10 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.batch.observe
     )
     metrics.store_up.set(1)
-    breaker = CircuitBreaker(Batcher(engine), presence.beat, metrics.store_up.set)
+    breaker = CircuitBreaker(engine, presence.beat, metrics.store_up.set)
     local = LocalLimiter(lambda: presence.instances)
-    admission = Admission(directory, breaker, local, metrics.decisions)
+    # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
+    admission = Admission(directory, Batcher(breaker), local, metrics.decisions)
 
     def changed(change: Change) -> None:
         if change.kind == "tenant":

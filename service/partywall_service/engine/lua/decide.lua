@@ -42,7 +42,7 @@ local function read(key, window)
   local width = window / SUB_BUCKETS
   local clock = floor(now / width)
   local head = call('HMGET', key, 'n', 's', clock % SLOTS)
-  local ring = { key = key, width = width, current = clock, sum = 0, here = 0, leaving = {} }
+  local ring = { key = key, width = width, current = clock, sum = 0, here = 0 }
   local newest = tonumber(head[1])
   if not newest then
     return ring
@@ -61,18 +61,19 @@ local function read(key, window)
     if clock - newest <= SLOTS then
       ring.sum = ring.sum - (tonumber(head[3]) or 0)
     end
-    local slots = {}
-    for index = newest - SUB_BUCKETS, min(newest, clock - SLOTS - 1) do
-      slots[#slots + 1] = index % SLOTS
-    end
-    if #slots > 0 then
+    local first, last = newest - SUB_BUCKETS, min(newest, clock - SLOTS - 1)
+    if first <= last then
+      local slots = {}
+      for index = first, last do
+        slots[index - first + 1] = index % SLOTS
+      end
       local costs = call('HMGET', key, unpack(slots))
       for i = 1, #slots do
         if costs[i] then
           ring.sum = ring.sum - costs[i]
-          ring.leaving[#ring.leaving + 1] = slots[i]
         end
       end
+      ring.leaving = slots
     end
   end
   return ring
@@ -123,24 +124,32 @@ for windows in next_number do
   plans[#plans + 1] = plan
 end
 
-local rings = {}
+local rings = {} -- by key, not by place: two checks with plans of their own may share one
+local asked = {} -- the rings of the check at hand, by window
 local reply = {}
+local said = 0
+local function say(first, second)
+  reply[said + 1] = first
+  reply[said + 2] = second
+  said = said + 2
+end
+
 next_number = string.gmatch(ARGV[3], '%d+')
 for number in next_number do
   local plan = plans[tonumber(number)]
-  local first = tonumber(next_number())
+  local before = tonumber(next_number()) - 1
   local cost = tonumber(next_number())
   local charge = next_number() == '1'
 
-  -- Rings by key, not by place: two checks with plans of their own may share one.
   local allowed = true
   for w = 1, #plan do
-    local key = KEYS[first + w - 1]
+    local key = KEYS[before + w]
     local ring = rings[key]
     if not ring then
       ring = read(key, plan[w].window)
       rings[key] = ring
     end
+    asked[w] = ring
     if ring.sum + cost > plan[w].quota then
       allowed = false
     end
@@ -148,7 +157,7 @@ for number in next_number do
 
   local retry_after = 0
   for w = 1, #plan do
-    local ring = rings[KEYS[first + w - 1]]
+    local ring = asked[w]
     if allowed then
       if charge then
         ring.sum = ring.sum + cost
@@ -161,24 +170,20 @@ for number in next_number do
     end
   end
 
-  reply[#reply + 1] = allowed and 1 or 0
-  reply[#reply + 1] = retry_after
+  say(allowed and 1 or 0, retry_after)
   for w = 1, #plan do
-    local ring = rings[KEYS[first + w - 1]]
+    local ring = asked[w]
     if allowed and not charge then
-      -- What would be, and nothing changed.
-      reply[#reply + 1] = ring.sum + cost
-      reply[#reply + 1] = leaves_after(ring, ring.current)
+      say(ring.sum + cost, leaves_after(ring, ring.current)) -- what would be, and nothing changed
     else
-      reply[#reply + 1] = ring.sum
-      reply[#reply + 1] = reset_after(ring)
+      say(ring.sum, reset_after(ring))
     end
   end
 end
 
 for _, ring in pairs(rings) do
   if ring.charged then
-    if #ring.leaving > 0 then
+    if ring.leaving then
       call('HDEL', ring.key, unpack(ring.leaving))
     end
     local slot = ring.current % SLOTS
