@@ -159,7 +159,9 @@ class SidecarFactory(Protocol):
 
 
 @pytest.fixture
-def sidecar(test_run: TestRun, request: pytest.FixtureRequest) -> Iterator[SidecarFactory]:
+def sidecar(
+    test_run: TestRun, valkey_url: str, key_prefix: str, database_url: str
+) -> Iterator[SidecarFactory]:
     """Start `partywall serve`, as many as wanted, stopped at the end; their logs show on failure.
 
     Without `embedded` it is given the run's Valkey under this test's `key_prefix`, and this test's
@@ -182,9 +184,9 @@ def sidecar(test_run: TestRun, request: pytest.FixtureRequest) -> Iterator[Sidec
             "PARTYWALL_DATA_DIR": str(directory / "data"),
         }
         if not embedded:
-            wanted["PARTYWALL_REDIS_URL"] = request.getfixturevalue("valkey_url")
-            wanted["PARTYWALL_KEY_PREFIX"] = request.getfixturevalue("key_prefix")
-            wanted["PARTYWALL_DATABASE_URL"] = request.getfixturevalue("database_url")
+            wanted["PARTYWALL_REDIS_URL"] = valkey_url
+            wanted["PARTYWALL_KEY_PREFIX"] = key_prefix
+            wanted["PARTYWALL_DATABASE_URL"] = database_url
         wanted.update(env or {})
         given = {name: value for name, value in wanted.items() if value is not None}
         one = Sidecar(directory, given, arguments)

@@ -12,6 +12,9 @@ import msgspec
 HeaderFamily = Literal["ietf", "legacy", "both", "none"]
 Reason = Literal["limit-exceeded", "tenant-suspended", "unknown-tenant", "unknown-limit"]
 
+_MOST = 10**15 - 1
+"""The largest integer RFC 9651 knows; a larger one would make a client drop the whole field."""
+
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
@@ -77,10 +80,10 @@ def rate_limit_headers(decision: Decision, family: HeaderFamily = "both") -> dic
         if family in ("ietf", "both"):
             named = _named_windows(decision)
             headers["RateLimit-Policy"] = ", ".join(
-                f'"{name}";q={window.quota};w={window.window}' for name, window in named
+                f'"{name}";q={min(window.quota, _MOST)};w={window.window}' for name, window in named
             )
             headers["RateLimit"] = ", ".join(
-                f'"{name}";r={window.remaining};t={math.ceil(window.reset_after)}'
+                f'"{name}";r={min(window.remaining, _MOST)};t={math.ceil(window.reset_after)}'
                 for name, window in named
             )
         if family in ("legacy", "both"):

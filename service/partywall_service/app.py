@@ -1,12 +1,9 @@
 """create_app(): the only place where parts are wired."""
 
-import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import time
 from uuid import uuid4
 
-import structlog
 from fastapi import FastAPI
 
 from partywall_service.admission import Admission
@@ -23,16 +20,11 @@ from partywall_service.engine.local import LocalLimiter
 from partywall_service.engine.presence import Presence
 from partywall_service.engine.redis import RedisEngine
 from partywall_service.ledger import Ledger, create_ledger_engine
-from partywall_service.ledger.changes import Change
-from partywall_service.ledger.listener import listen
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
-from partywall_service.policy.loader import PolicyError, load_policy
-from partywall_service.policy.model import Policy
-from partywall_service.policy.watch import watch_policy
+from partywall_service.policy.loader import load_policy
 from partywall_service.settings import Settings
-
-log = structlog.get_logger()
+from partywall_service.upkeep import PolicyUpkeep, heed_changes
 
 
 def create_app(settings: Settings) -> HotEndpoints:
@@ -65,11 +57,11 @@ def create_app_from_env() -> HotEndpoints:
 async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) -> Parts:
     if settings.redis_url is None or settings.database_url is None or settings.admin_token is None:
         raise ValueError("redis_url, database_url and admin_token are needed: `serve` gives them")
+    database_url = settings.database_url
     metrics = Metrics()
     policy = PolicyHolder(load_policy(settings.config))
-    metrics.policy_loaded.set(time())
 
-    ledger_engine = create_ledger_engine(settings.database_url)
+    ledger_engine = create_ledger_engine(database_url)
     stack.push_async_callback(ledger_engine.dispose)
     ledger = Ledger(ledger_engine)
     authenticator = Authenticator(ledger, settings.admin_token)
@@ -88,42 +80,17 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
     admission = Admission(directory, Batcher(breaker), local, metrics.decisions)
 
-    def changed(change: Change) -> None:
-        if change.kind == "tenant":
-            directory.forget(change.id)
-        else:
-            authenticator.forget(change.id)
-
-    def connected() -> None:
-        # Notices may have been missed while it was not.
-        directory.forget_all()
-        authenticator.clear()
-        metrics.database_up.set(1)
-
-    async def apply(new: Policy) -> None:
-        policy.current = new
-        metrics.policy_loaded.set(time())
-        log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
-
-    def reject(error: PolicyError) -> None:
-        metrics.policy_refused.inc()
-        faults = [str(fault) for fault in error.errors]
-        log.error("policy.refused", errors=faults, kept=policy.current.digest[:12])
-
-    database_url = settings.database_url
-
-    async def heed_changes() -> None:
-        lost = functools.partial(metrics.database_up.set, 0)
-        await listen(database_url, changed, connected, lost)
-
-    config, current = settings.config, policy.current
-    background = [
+    upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics)
+    for task in (
         run_in_background("store watch", breaker.watch),
         run_in_background("store advice", lambda: warn_if_forgetful(client), once=True),
-        run_in_background("change listener", heed_changes),
-        run_in_background("policy watch", lambda: watch_policy(config, current, apply, reject)),
-    ]
-    for task in background:
+        run_in_background(
+            "change listener",
+            lambda: heed_changes(database_url, directory, authenticator, metrics),
+        ),
+        run_in_background("policy watch", upkeep.watch),
+        run_in_background("tier check", upkeep.check_tiers, once=True),
+    ):
         stack.push_async_callback(stop_in_background, task)
     hot.open(admission, authenticator, policy)
     return Parts(policy, ledger, authenticator, directory, breaker, metrics)

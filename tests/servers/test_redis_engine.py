@@ -68,7 +68,9 @@ async def test_concurrent_engines_admit_exactly_the_quota(valkey_url, key_prefix
     assert sum(verdict.allowed for [verdict] in answers) == 5
 
 
-async def test_a_window_lives_while_it_counts_and_hardly_longer(valkey_url, key_prefix, redis_client):
+async def test_a_window_lives_while_it_counts_and_hardly_longer(
+    valkey_url, key_prefix, redis_client
+):
     async with engine_on(valkey_url, key_prefix) as engine:
         await engine.decide([check()])
     life = await redis_client.pttl(keys.ring(key_prefix, "acme", "requests", 60))

@@ -84,3 +84,10 @@ def test_a_tier_that_the_policy_does_not_have_leads_to_none(tier) -> None:
 def test_a_tier_that_does_not_know_the_limit_is_passed_over() -> None:
     tiers = policy(free=MINUTE, pro=None, enterprise=())
     assert upgrade(tiers, denied(FULL)) == "enterprise"
+
+
+def test_a_tier_that_only_observes_would_have_admitted() -> None:
+    watched = Limit("requests", MINUTE, enforce=False)
+    tiers = {"free": Tier("free"), "trial": Tier("trial", limits={"requests": watched})}
+    policy_ = Policy(MappingProxyType(tiers), None, MappingProxyType({}), "")
+    assert upgrade(policy_, denied(FULL)) == "trial"

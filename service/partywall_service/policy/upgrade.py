@@ -21,4 +21,6 @@ def _would_admit(tier: Tier, decision: Decision) -> bool:
     if limit is None:
         return False
     spent = {window.window: window.quota - window.remaining for window in decision.windows}
-    return all(spent.get(rate.window, 0) + decision.cost <= rate.quota for rate in limit.rates)
+    return not limit.enforce or all(
+        spent.get(rate.window, 0) + decision.cost <= rate.quota for rate in limit.rates
+    )

@@ -42,7 +42,8 @@ async def watch_policy(
         path: the policy file.
         current: the policy in force at the start; what differs from it is applied at once.
         apply: called with every new policy, and with the one in force when the file goes back to
-            it after a refusal. Should it fail, it is called again at the next look.
+            it after a refusal. Should it fail, it is called again at the next look; a `PolicyError`
+            of its own says that the policy cannot apply yet, and is told by `reject` once.
         reject: called, once for each content, with why the file cannot be used; what was in force
             stays.
     """
@@ -66,6 +67,7 @@ class _Watch:
         self._apply = apply
         self._reject = reject
         self._done = current.digest  # of what was applied or refused last, or why it was unreadable
+        self._waiting = ""  # of what cannot apply yet, once that was told
 
     async def look(self) -> None:
         """Apply or refuse what the file says, unless that was done already."""
@@ -77,11 +79,16 @@ class _Watch:
             return  # it is being written: the next event or poll comes back to it
         try:
             await self._act_on(content)
+        except PolicyError as exc:
+            if self._waiting != _identity(content):
+                self._waiting = _identity(content)
+                self._reject(exc)
         except Exception:
             # The next change must still be seen; this one is tried again at the next look.
             log.exception("policy.not_applied", path=str(self._path))
         else:
             self._done = _identity(content)
+            self._waiting = ""
 
     def _read(self) -> str | PolicyError:
         try:

@@ -1,0 +1,105 @@
+"""What keeps a running sidecar true: policies applied or refused, changes heard from others."""
+
+from pathlib import Path
+from time import time
+
+import structlog
+
+from partywall_service.api.auth import Authenticator
+from partywall_service.directory import Directory
+from partywall_service.ledger import Ledger
+from partywall_service.ledger.changes import Change
+from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.ledger.listener import listen
+from partywall_service.metrics import Metrics
+from partywall_service.policy.errors import PolicyError, PolicyFault
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.policy.model import Policy
+from partywall_service.policy.watch import watch_policy
+
+log = structlog.get_logger()
+
+
+class PolicyUpkeep:
+    """Applies what quotas.toml says, as long as tenants can live with it.
+
+    Args:
+        path: the policy file.
+        policy: what decisions are made by.
+        ledger: which tiers tenants have.
+        metrics: told what was taken and refused.
+    """
+
+    def __init__(self, path: Path, policy: PolicyHolder, ledger: Ledger, metrics: Metrics) -> None:
+        self._path = path
+        self._policy = policy
+        self._ledger = ledger
+        self._metrics = metrics
+        metrics.policy_loaded.set(time())
+
+    async def watch(self) -> None:
+        """Runs until cancelled."""
+        await watch_policy(self._path, self._policy.current, self._apply, self._reject)
+
+    async def check_tiers(self) -> None:
+        """Says which tiers tenants have that the policy in force lacks."""
+        try:
+            await self._refuse_if_orphaning(self._policy.current)
+        except PolicyError as exc:
+            log.error("policy.tier_missing", errors=_told(exc))  # noqa: TRY400 - a fault of the file's, not ours
+
+    async def _apply(self, new: Policy) -> None:
+        await self._refuse_if_orphaning(new)
+        self._policy.current = new
+        self._metrics.policy_loaded.set(time())
+        log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
+
+    def _reject(self, error: PolicyError) -> None:
+        self._metrics.policy_refused.inc()
+        log.error("policy.refused", errors=_told(error), kept=self._policy.current.digest[:12])
+
+    async def _refuse_if_orphaning(self, policy: Policy) -> None:
+        try:
+            orphaned = await self._ledger.missing_tiers(policy.tiers)
+        except LedgerUnavailable as exc:
+            # An operator may well have to raise a limit while PostgreSQL is away.
+            log.warning("policy.tiers_unchecked", cause=str(exc))
+            return
+        if orphaned:
+            raise PolicyError(
+                *(
+                    PolicyFault(
+                        str(self._path),
+                        f"tiers.{tier}",
+                        f"expected to stay while tenants have it ({tenants} do); move them first",
+                    )
+                    for tier, tenants in sorted(orphaned.items())
+                )
+            )
+
+
+async def heed_changes(
+    database_url: str, directory: Directory, authenticator: Authenticator, metrics: Metrics
+) -> None:
+    """Forgets what any sidecar changed, until cancelled."""
+
+    def changed(change: Change) -> None:
+        if change.kind == "tenant":
+            directory.forget(change.id)
+        else:
+            authenticator.forget(change.id)
+
+    def connected() -> None:
+        # Notices may have been missed while it was not.
+        directory.forget_all()
+        authenticator.clear()
+        metrics.database_up.set(1)
+
+    def lost() -> None:
+        metrics.database_up.set(0)
+
+    await listen(database_url, changed, connected, lost)
+
+
+def _told(error: PolicyError) -> list[str]:
+    return [str(fault) for fault in error.errors]
