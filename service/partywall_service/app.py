@@ -72,10 +72,9 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     deadline = settings.redis_timeout_ms / 1000
     presence = Presence(client, uuid4().hex, prefix=settings.key_prefix, deadline=deadline)
     engine = RedisEngine(
-        client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.batch.observe
+        client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.store_answered
     )
-    metrics.store_up.set(1)
-    breaker = CircuitBreaker(engine, presence.beat, metrics.store_up.set)
+    breaker = CircuitBreaker(engine, presence.beat, metrics.store_changed)
     local = LocalLimiter(lambda: presence.instances)
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
     admission = Admission(directory, Batcher(breaker), local, metrics.decisions)

@@ -7,6 +7,7 @@ known goes on being used, however old.
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -100,7 +101,8 @@ class Directory:
         self._policy = policy
         self._size = size
         self._clock = clock
-        self._entries: dict[str, Entry] = {}
+        # Ordered, because finding a plain dictionary's oldest again and again walks over the holes.
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._loading: dict[str, asyncio.Future[Entry]] = {}
         self._wanted: dict[str, asyncio.Future[Entry]] = {}
         self._load: asyncio.Task[None] | None = None
@@ -228,8 +230,9 @@ class Directory:
 
     def _remember(self, tenant: str, entry: Entry) -> None:
         self._entries[tenant] = entry
+        self._entries.move_to_end(tenant)
         while len(self._entries) > self._size:
-            del self._entries[next(iter(self._entries))]
+            self._entries.popitem(last=False)
 
     def _resolved(self, entry: Entry) -> Entry:
         policy = self._policy.current

@@ -57,27 +57,26 @@ class Metrics:
 
     Attributes:
         decisions: counts decisions.
-        store_up: 1 while the shared store answers.
         database_up: 1 while PostgreSQL answers.
         policy_loaded: epoch seconds of the last policy taken.
         policy_refused: policies refused since the start.
-        batch: checks to a call of the shared store.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.decisions = DecisionCounter(self.registry)
-        self.store_up = Gauge(
+        self._store_up = Gauge(
             "partywall_store_up",
             "1 while the shared store answers.",
             registry=self.registry,
-            multiprocess_mode="min",
+            multiprocess_mode="mostrecent",
         )
+        self._store_up.set(1)
         self.database_up = Gauge(
             "partywall_database_up",
             "1 while PostgreSQL tells this sidecar of changes.",
             registry=self.registry,
-            multiprocess_mode="min",
+            multiprocess_mode="mostrecent",
         )
         self.policy_loaded = Gauge(
             "partywall_policy_loaded_timestamp_seconds",
@@ -90,13 +89,35 @@ class Metrics:
             "Changes of quotas.toml refused.",
             registry=self.registry,
         )
-        self.batch = Histogram(
+        self._store_outages = Counter(
+            "partywall_store_outages_total",
+            "Times the shared store was lost: a call failed or came too late.",
+            registry=self.registry,
+        )
+        self._store_seconds = Histogram(
+            "partywall_store_call_seconds",
+            "Time the shared store took to answer a call.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+            registry=self.registry,
+        )
+        self._batch_size = Histogram(
             "partywall_store_batch_size",
             "Checks to a call of the shared store.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
+
+    def store_answered(self, checks: int, seconds: float) -> None:
+        """Notes a call of the shared store: how many checks it carried, how long it took."""
+        self._batch_size.observe(checks)
+        self._store_seconds.observe(seconds)
+
+    def store_changed(self, up: bool) -> None:
+        """Notes that the shared store was lost, or is back."""
+        self._store_up.set(up)
+        if not up:
+            self._store_outages.inc()
 
     def render(self) -> bytes:
         """The text that Prometheus reads, of all worker processes when there are several."""

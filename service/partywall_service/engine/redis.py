@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -18,7 +19,7 @@ class RedisEngine:
         client: from `connect`, or any redis-py client.
         prefix: what every key of this installation starts with.
         deadline: seconds until a call counts as failed.
-        observe: told the size of each batch.
+        observe: told of each call that was answered: its checks, and the seconds it took.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class RedisEngine:
         *,
         prefix: str = "pw",
         deadline: float = 0.05,
-        observe: Callable[[int], None] = lambda _size: None,
+        observe: Callable[[int, float], None] = lambda _checks, _seconds: None,
     ) -> None:
         self._client = client
         self._deadline = deadline
@@ -45,11 +46,14 @@ class RedisEngine:
         Raises:
             StoreError: no answer within the deadline; a charge may or may not have been made.
         """
-        self._observe(len(checks))
+        begun = perf_counter()
         async with answering_within(self._deadline):
             if self._by_shard:
-                return await self._decide_by_shard(checks, now)
-            return await self._script(self._client, checks, now=now)
+                verdicts = await self._decide_by_shard(checks, now)
+            else:
+                verdicts = await self._script(self._client, checks, now=now)
+        self._observe(len(checks), perf_counter() - begun)
+        return verdicts
 
     async def _decide_by_shard(self, checks: Sequence[Check], now: int | None) -> list[Verdict]:
         places: dict[int, list[int]] = {}
