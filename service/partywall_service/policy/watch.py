@@ -82,6 +82,7 @@ class _Watch:
         except PolicyError as exc:
             if self._waiting != _identity(content):
                 self._waiting = _identity(content)
+                self._done = ""  # so that going back to what is in force is told, too
                 self._reject(exc)
         except Exception:
             # The next change must still be seen; this one is tried again at the next look.

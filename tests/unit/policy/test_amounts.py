@@ -89,13 +89,15 @@ def test_what_is_no_rate_is_refused_with_what_is(value: object) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("piece", ["1/  a;", "1 per 2 a,", "1  per  2  a|", "1" + " " * 400])
-def test_a_long_text_that_is_nearly_a_rate_is_refused_without_thinking_for_ever(
-    piece: str,
-) -> None:
-    text = (piece * 200)[:999] + "!"
-    with pytest.raises(ValueError, match="expected a rate"):
-        parse_rates(text)
+@pytest.mark.parametrize("piece", ["1/  a;", "1 per 2 a,", "1  per  2  a|", "1 per" + " " * 994])
+def test_a_long_text_that_is_nearly_a_rate_is_refused_at_once(piece: str) -> None:
+    """The library's pattern alone takes seconds for the last of these and for ever for the others.
+
+    Fifty times that is beyond the suite's timeout.
+    """
+    for _ in range(50):
+        with pytest.raises(ValueError, match="expected a rate"):
+            parse_rates((piece * 200)[:999] + "!")
 
 
 @pytest.mark.parametrize("value", ["unlimited", -1])

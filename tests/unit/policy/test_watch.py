@@ -12,7 +12,12 @@ import pytest
 import structlog
 
 from partywall_service.policy import watch
-from partywall_service.policy.loader import PolicyError, load_policy, parse_policy
+from partywall_service.policy.loader import (
+    PolicyError,
+    PolicyFault,
+    load_policy,
+    parse_policy,
+)
 from partywall_service.policy.model import Policy
 from partywall_service.policy.watch import watch_policy
 
@@ -125,7 +130,16 @@ async def test_a_file_that_links_elsewhere_is_followed(tmp_path: Path) -> None:
         assert await seen.next() == 2
 
 
-async def test_what_changed_before_the_watch_began_is_applied(quotas: Path) -> None:
+async def test_what_changed_before_the_watch_began_is_applied(
+    quotas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: here no event and no poll would ever tell."""
+
+    async def silence(*_: object, **__: object) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(watch, "awatch", silence)
     before = load_policy(quotas)
     quotas.write_text(_text(2))
     async with watching(quotas, before) as seen:
@@ -213,6 +227,36 @@ async def test_a_policy_that_could_not_be_applied_is_tried_again(quotas: Path) -
             assert [await seen.next() for _ in range(3)] == ["failed", "failed", 2]
     assert [log["event"] for log in logs] == ["policy.not_applied"] * 2
     assert all(log["exc_info"] and log["log_level"] == "error" for log in logs)
+
+
+async def test_a_policy_that_cannot_apply_yet_is_told_once_and_tried_until_it_can(
+    quotas: Path,
+) -> None:
+    """As when it drops a tier that tenants still have."""
+    still_used = PolicyError(PolicyFault(str(quotas), "tiers", "one is in use"))
+    in_use = True
+    seen = Seen()
+
+    async def apply(policy: Policy) -> None:
+        if in_use and policy.tiers["free"].weight == 2:
+            raise still_used
+        await seen.apply(policy)
+
+    looker = watch._Watch(quotas, load_policy(quotas), apply, seen.reject)
+    quotas.write_text(_text(2))
+    for _ in range(3):
+        await looker.look()
+    assert (seen.done.get_nowait(), seen.done.empty()) == (str(still_used), True)
+    quotas.write_text(_text(1))
+    await looker.look()
+    assert seen.done.get_nowait() == 1, "going back ends the refusal"
+    quotas.write_text(_text(2))
+    await looker.look()
+    assert seen.done.get_nowait() == str(still_used)
+    in_use = False
+    await looker.look()
+    await looker.look()
+    assert (seen.done.get_nowait(), seen.done.empty()) == (2, True)
 
 
 async def test_without_a_watch_the_poll_finds_the_change(
