@@ -43,29 +43,17 @@ class PolicyUpkeep:
 
     async def check_tiers(self) -> None:
         """Says which tiers tenants have that the policy in force lacks."""
-        try:
-            await self._refuse_if_orphaning(self._policy.current)
-        except PolicyError as exc:
-            log.error("policy.tier_missing", errors=_told(exc))  # noqa: TRY400 - a fault of the file's, not ours
+        for tier, tenants in (await self._tiers_without(self._policy.current)).items():
+            log.error("policy.tier_missing", tier=tier, tenants=tenants, path=str(self._path))
 
     async def _apply(self, new: Policy) -> None:
-        await self._refuse_if_orphaning(new)
-        self._policy.current = new
-        self._metrics.policy_loaded.set(time())
-        log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
-
-    def _reject(self, error: PolicyError) -> None:
-        self._metrics.policy_refused.inc()
-        log.error("policy.refused", errors=_told(error), kept=self._policy.current.digest[:12])
-
-    async def _refuse_if_orphaning(self, policy: Policy) -> None:
-        try:
-            orphaned = await self._ledger.missing_tiers(policy.tiers)
-        except LedgerUnavailable as exc:
-            # An operator may well have to raise a limit while PostgreSQL is away.
-            log.warning("policy.tiers_unchecked", cause=str(exc))
-            return
-        if orphaned:
+        current = self._policy.current
+        dropped = {
+            tier: tenants
+            for tier, tenants in (await self._tiers_without(new)).items()
+            if tier in current.tiers  # one that was gone before must not hold up what helps
+        }
+        if dropped:
             raise PolicyError(
                 *(
                     PolicyFault(
@@ -73,9 +61,26 @@ class PolicyUpkeep:
                         f"tiers.{tier}",
                         f"expected to stay while tenants have it ({tenants} do); move them first",
                     )
-                    for tier, tenants in sorted(orphaned.items())
+                    for tier, tenants in dropped.items()
                 )
             )
+        self._policy.current = new
+        self._metrics.policy_loaded.set(time())
+        log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
+
+    def _reject(self, error: PolicyError) -> None:
+        self._metrics.policy_refused.inc()
+        faults = [str(fault) for fault in error.errors]
+        log.error("policy.refused", errors=faults, kept=self._policy.current.digest[:12])
+
+    async def _tiers_without(self, policy: Policy) -> dict[str, int]:
+        """Tiers that tenants have and `policy` lacks, with how many have it."""
+        try:
+            return await self._ledger.missing_tiers(policy.tiers)
+        except LedgerUnavailable as exc:
+            # An operator may well have to raise a limit while PostgreSQL is away.
+            log.warning("policy.tiers_unchecked", cause=str(exc))
+            return {}
 
 
 async def heed_changes(
@@ -99,7 +104,3 @@ async def heed_changes(
         metrics.database_up.set(0)
 
     await listen(database_url, changed, connected, lost)
-
-
-def _told(error: PolicyError) -> list[str]:
-    return [str(fault) for fault in error.errors]

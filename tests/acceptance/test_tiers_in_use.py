@@ -43,3 +43,7 @@ async def test_a_start_without_a_tier_that_tenants_have_says_so_and_refuses_them
     eventually(lambda: "policy.tier_missing" in one.log)
     async with one.client() as client:
         assert (await client.post("/v1/check", json={"tenant": "acme"})).status_code == 404
+        one.quotas.write_text(ONE.replace("7/minute", "9/minute"))
+        eventually(lambda: "policy.applied" in one.log)
+        await client.put("/v1/tenants/acme", json={"tier": "free"})
+        assert await quota(client, "acme") == 9
