@@ -1,6 +1,6 @@
 """What a check answers, and how an HTTP client is told of it.
 
-Sources: CONTRACT sections 4 and 5; draft-ietf-httpapi-ratelimit-headers-11 (`RateLimit`,
+Sources: docs/contract.md sections 4 and 5; draft-ietf-httpapi-ratelimit-headers-11 (`RateLimit`,
 `RateLimit-Policy`), RFC 9651 (structured fields), RFC 9110 section 10.2.3 (`Retry-After`).
 """
 
@@ -69,7 +69,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def rate_limit_headers(decision: Decision, family: HeaderFamily = "both") -> dict[str, str]:
-    """The headers a governed response carries, by CONTRACT section 5.
+    """The headers a governed response carries, by docs/contract.md section 5.
 
     The longest window bears the limit's bare name, further ones the name and their length in
     seconds (`"requests-1s"`). The legacy family speaks of the window with the least remaining.

@@ -1,4 +1,4 @@
-"""What ids and names look like (CONTRACT section 4)."""
+"""What ids and names look like (docs/contract.md section 4)."""
 
 import re
 

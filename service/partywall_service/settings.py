@@ -1,4 +1,4 @@
-"""Settings: environment variables first, command-line flags win (CONTRACT section 2)."""
+"""Settings: environment variables first, command-line flags win (docs/contract.md section 2)."""
 
 from pathlib import Path
 

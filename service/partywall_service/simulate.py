@@ -39,7 +39,7 @@ class Tally:
         return self.requests - self.admitted
 
     def as_dict(self) -> dict[str, Any]:
-        """As CONTRACT section 2 prints it."""
+        """As docs/contract.md section 2 prints it."""
         return {
             "tenant": self.tenant,
             "requests": self.requests,
@@ -80,7 +80,7 @@ class Report:
         return self.requests - self.admitted
 
     def as_dict(self) -> dict[str, Any]:
-        """As CONTRACT section 2 prints it."""
+        """As docs/contract.md section 2 prints it."""
         return {
             "requests": self.requests,
             "admitted": self.admitted,

@@ -1,4 +1,4 @@
-"""Each promise of CONTRACT section 4 (Limits), on every engine, against adversarial arrivals."""
+"""Each promise of docs/contract.md section 4 (Limits), on every engine, with hostile arrivals."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,4 +1,4 @@
-"""What an HTTP client is told of a decision: CONTRACT section 5."""
+"""What an HTTP client is told of a decision: docs/contract.md section 5."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The REST API, CONTRACT section 4."""
+"""The REST API, docs/contract.md section 4."""
 
 from partywall_service.api.factory import create_api
 

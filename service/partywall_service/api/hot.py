@@ -185,7 +185,7 @@ class HotEndpoints:
         try:
             decision = await admission.check(request)
         except UnknownTenant as exc:
-            # What the gateway passes on is what its client sees: CONTRACT section 5.
+            # What the gateway passes on is what its client sees: docs/contract.md section 5.
             raise Problem("forbidden", str(exc)) from exc
         headers = rate_limit_headers(decision)
         if decision.allowed:
@@ -292,6 +292,8 @@ def _deny_status(scope: Scope) -> int:
         return 429
     if len(asked) == 1 and re.fullmatch("4[0-9]{2}", asked[0]):
         return int(asked[0])
+    if scope["path"] != AUTHZ:
+        return 429  # below it the query may be the client's own, as Envoy passes it on
     raise invalid("deny", "expected one status from 400 to 499")
 
 
@@ -306,7 +308,7 @@ def _gateway_request(scope: Scope) -> CheckRequest:
                 raise invalid(header, "expected once; came twice with different values")
     tenant = given.get(b"x-tenant-id")
     if not tenant:
-        # What a client without a tenant sees: CONTRACT section 5.
+        # What a client without a tenant sees: docs/contract.md section 5.
         raise Problem("invalid-request", "expected the tenant's id in X-Tenant-ID", status=400)
     cost = given.get(b"x-cost", "1")
     if not (re.fullmatch("[1-9][0-9]{0,15}", cost) and int(cost) <= MAX_AMOUNT):

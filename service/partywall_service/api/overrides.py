@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from partywall_service.api.deps import Admin, AuthenticatedRoute, PartsDep, Reader
 from partywall_service.api.openapi import problems
@@ -89,6 +89,7 @@ async def list_overrides(
 @router.delete(
     "/{kind}/{name}",
     status_code=204,
+    response_class=Response,
     summary="End an override",
     responses=problems("unknown-override"),
 )

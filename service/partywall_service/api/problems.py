@@ -9,7 +9,7 @@ CONTENT_TYPE = "application/problem+json"
 
 PROBLEMS: Mapping[str, tuple[int, str]] = {
     "unauthenticated": (401, "A valid token is needed"),
-    "forbidden": (403, "The token's scope does not allow this"),
+    "forbidden": (403, "This is not allowed"),
     "unknown-tenant": (404, "No such tenant"),
     "unknown-limit": (404, "No tier names this limit"),
     "unknown-resource": (404, "No tier names this resource"),

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers (CONTRACT section 4, Tenants and tokens).
+"""Bodies of requests and answers (docs/contract.md section 4, Tenants and tokens).
 
 What comes in is strict: no coercion, no unknown fields, no text that could not be stored or shown.
 """

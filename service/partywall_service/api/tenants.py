@@ -93,6 +93,7 @@ async def get_tenant(tenant: TenantPath, parts: PartsDep, reader: Reader) -> Ten
 @router.delete(
     "/{tenant}",
     status_code=204,
+    response_class=Response,
     summary="Delete a tenant",
     response_description="It is gone, or never was.",
     responses=problems(),

@@ -61,7 +61,11 @@ async def list_tokens(
 
 
 @router.delete(
-    "/{token}", status_code=204, summary="Revoke a token", responses=problems("unknown-token")
+    "/{token}",
+    status_code=204,
+    response_class=Response,
+    summary="Revoke a token",
+    responses=problems("unknown-token"),
 )
 async def revoke_token(token: TokenPath, parts: PartsDep, caller: Admin) -> None:
     """It is refused from now on: here at once, by every other sidecar within 0.5 s."""

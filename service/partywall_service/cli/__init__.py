@@ -1,4 +1,4 @@
-"""The command line, `partywall` (CONTRACT section 2)."""
+"""The command line, `partywall` (docs/contract.md section 2)."""
 
 from partywall_service.cli.root import app
 

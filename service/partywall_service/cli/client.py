@@ -1,6 +1,6 @@
 """The admin's HTTP client: finds the sidecar and a token, and turns every failure into a sentence.
 
-Source: CONTRACT section 4; RFC 9457 for problems.
+Source: docs/contract.md section 4; RFC 9457 for problems.
 """
 
 import ipaddress

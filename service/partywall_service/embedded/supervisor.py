@@ -64,7 +64,7 @@ class _Watch:
                 return
             if time.monotonic() - began > STEADY_SECONDS:
                 delays = _backoff()
-            _log.warning("embedded server died", server=self.server.title, code=code)
+            _log.warning("embedded.died", server=self.server.title, code=code)
             if not self._start_again(delays):
                 return
 
@@ -75,11 +75,9 @@ class _Watch:
                 self.server.start(self._stopping)
             except (EmbeddedError, OSError) as exc:
                 if not self._stopping.is_set():
-                    _log.error(
-                        "embedded server does not start", server=self.server.title, error=str(exc)
-                    )
+                    _log.error("embedded.not_started", server=self.server.title, error=str(exc))
             else:
-                _log.info("embedded server is back", server=self.server.title)
+                _log.info("embedded.back", server=self.server.title)
                 return not self._stopping.is_set()
         return False
 

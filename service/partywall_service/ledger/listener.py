@@ -53,7 +53,7 @@ async def listen(
         except (Error, OSError) as error:
             on_lost()
             reason = " ".join(str(error).split())
-            _log.warning("changes are not heard", reason=reason, retry_in=delay)
+            _log.warning("changes.unheard", reason=reason, retry_in=delay)
         await asyncio.sleep(delay)
         delay = min(delay * 2, LAST_RETRY)
 
@@ -64,7 +64,7 @@ async def _relay(connection: _Line, on_change: Callable[[Change], None]) -> None
         async for notice in connection.notifies(timeout=HEARTBEAT):
             change = Change.parse(notice.payload)
             if change is None:
-                _log.info("a notice of an unknown kind", payload=notice.payload)
+                _log.info("changes.unknown_kind", payload=notice.payload)
             else:
                 on_change(change)
         await connection.execute("SELECT 1")

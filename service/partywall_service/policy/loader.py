@@ -77,7 +77,7 @@ def parse_policy(text: str, source: str) -> Policy:
     """Reads a policy.
 
     Args:
-        text: TOML, as CONTRACT section 3 describes it.
+        text: TOML, as docs/contract.md section 3 describes it.
         source: what errors call it.
 
     Raises:
