@@ -7,6 +7,7 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
+from partywall_service.engine import keys
 from partywall_service.engine.connect import connect
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.engine.redis import RedisEngine
@@ -40,12 +41,9 @@ def memory_harness(runner: asyncio.Runner) -> Harness:
     async def decide(checks, now):
         return [engine.decide_now(check, now / 1_000_000) for check in checks]
 
-    async def snapshot():
-        return {
-            key: (ring.newest, dict(ring.charged))
-            for key, ring in engine._rings.items()
-            if ring.charged
-        }
+    async def snapshot(tenant, rates):
+        rings = [engine._rings.get((tenant, "requests", rate.window)) for rate in rates]
+        return [dict(ring.charged) if ring else {} for ring in rings]
 
     return Harness("memory", runner, decide, snapshot)
 
@@ -58,8 +56,9 @@ def redis_harness(
     async def decide(checks, now):
         return await engine.decide(checks, now=now)
 
-    async def snapshot():
-        return {key: await client.hgetall(key) for key in await _keys(client, prefix)}
+    async def snapshot(tenant, rates):
+        names = [keys.ring(prefix, tenant, "requests", rate.window) for rate in rates]
+        return [await client.hgetall(name) for name in names]
 
     return Harness(name, runner, decide, snapshot)
 
@@ -74,9 +73,9 @@ async def _keys(client: Redis | RedisCluster, prefix: str) -> list[bytes]:
 
 async def _leave(client: Redis | RedisCluster, prefix: str) -> None:
     """Every key a test made ends by itself; then they are taken away at once."""
-    keys = await _keys(client, prefix)
-    endless = [key for key in keys if await client.ttl(key) < 0]
-    for key in keys:
+    made = await _keys(client, prefix)
+    endless = [key for key in made if await client.ttl(key) < 0]
+    for key in made:
         await client.delete(key)
     await client.aclose()
     assert not endless, f"keys without an end: {endless}"

@@ -19,7 +19,7 @@ class Harness:
 
     Attributes:
         name: which one.
-        snapshot: everything it keeps, comparable; to prove that nothing changed.
+        snapshot: what it keeps of a tenant's windows, comparable; to prove that nothing changed.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Harness:
         name: str,
         runner: asyncio.Runner,
         decide: Callable[[Sequence[Check], int], Awaitable[list[Verdict]]],
-        snapshot: Callable[[], Coroutine[Any, Any, object]],
+        snapshot: Callable[[str, tuple[Rate, ...]], Coroutine[Any, Any, list[dict[Any, Any]]]],
     ) -> None:
         self.name = name
         self._runner = runner
@@ -42,9 +42,9 @@ class Harness:
 
         return self._runner.run(run())
 
-    def snapshot(self) -> object:
-        """Everything the engine keeps."""
-        return self._runner.run(self._snapshot())
+    def snapshot(self, tenant: str, rates: tuple[Rate, ...]) -> list[dict[Any, Any]]:
+        """What the engine keeps of each of the tenant's windows."""
+        return self._runner.run(self._snapshot(tenant, rates))
 
 
 class Subject:
@@ -58,6 +58,10 @@ class Subject:
     def check(self, now: int, cost: int = 1, *, dry_run: bool = False) -> Verdict:
         """Decides one check at `now`."""
         return self._harness.decide([self.ask(cost, dry_run=dry_run)], now)[0]
+
+    def snapshot(self) -> list[dict[Any, Any]]:
+        """What the engine keeps of its windows, one mapping each."""
+        return self._harness.snapshot(self.tenant, self.rates)
 
     def ask(self, cost: int = 1, *, dry_run: bool = False) -> Check:
         """A check of this limit, for a batch."""
