@@ -123,7 +123,7 @@ class Load:
     async def answers(self, count: int) -> None:
         """Wait for so many more answers."""
         wanted = sum(self.statuses.values()) + count
-        await until(self._reached(wanted), seconds=60)
+        await until(self._reached(wanted), seconds=60 + count / 20)
 
     def _reached(self, wanted: int) -> Callable[[], Awaitable[bool]]:
         async def reached() -> bool:
