@@ -6,6 +6,7 @@ Source: docs/contract.md section 4; RFC 9457 for problems.
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -45,14 +46,17 @@ class Sidecar:
             raise _not_a_url(url) from exc
         if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
             raise _not_a_url(url)
+        # A proxy meant for the world would be handed the admin's token for this machine.
+        trust_env = not _is_loopback(parsed.host)
         try:
-            self._http = httpx.Client(
-                base_url=parsed,
-                headers={"Authorization": f"Bearer {token.text}"},
-                timeout=TIMEOUT_SECONDS,
-                # A proxy meant for the world would be handed the admin's token for this machine.
-                trust_env=not _is_loopback(parsed.host),
-            )
+            self._options: dict[str, Any] = {
+                "base_url": parsed,
+                "headers": {"Authorization": f"Bearer {token.text}"},
+                "timeout": TIMEOUT_SECONDS,
+                "trust_env": trust_env,
+                "verify": httpx.create_ssl_context(trust_env=trust_env),  # one for all clients
+            }
+            self._http = httpx.Client(**self._options)
         except (OSError, ValueError, ImportError) as exc:  # a CA file or a proxy of the environment
             raise CliError(f"cannot set up a connection to {self.url}: {exc}") from exc
 
@@ -80,23 +84,23 @@ class Sidecar:
 
     def get(self, *path: str) -> dict[str, Any]:
         """Reads one thing; `path` follows `/v1` and is quoted here."""
-        return self._object(self._request("GET", path))
+        return self.object_of(self._request("GET", path))
 
     def find_one(self, *path: str) -> dict[str, Any] | None:
         """Reads one thing; None when there is none."""
         response = self._send("GET", path)
-        if response.status_code == 404 and _problem(response) is not None:
+        if response.status_code == 404 and problem_of(response) is not None:
             return None
-        return self._object(self._checked(response))
+        return self.object_of(self.checked(response))
 
     def put(self, *path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """Writes one thing; also says whether it is new."""
         response = self._request("PUT", path, body=body)
-        return self._object(response), response.status_code == 201
+        return self.object_of(response), response.status_code == 201
 
     def post(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Makes one thing."""
-        return self._object(self._request("POST", path, body=body))
+        return self.object_of(self._request("POST", path, body=body))
 
     def delete(self, *path: str) -> None:
         """Removes one thing."""
@@ -114,7 +118,7 @@ class Sidecar:
         """
         query = {**(filters or {}), "page_size": str(PAGE_SIZE)}
         while True:
-            page = self._object(self._request("GET", path, query=query))
+            page = self.object_of(self._request("GET", path, query=query))
             items, cursor = page.get(key), page.get("next_cursor")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise self._no_sidecar()
@@ -122,6 +126,10 @@ class Sidecar:
             if not cursor:
                 return
             query["cursor"] = str(cursor)
+
+    def connection(self) -> httpx.AsyncClient:
+        """One connection to the same sidecar; send requests in a `with self.telling()`."""
+        return httpx.AsyncClient(**self._options)
 
     def text(self, answer: Mapping[str, Any], field: str) -> str:
         """A field of an answer that the command cannot do without.
@@ -142,7 +150,7 @@ class Sidecar:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        return self._checked(self._send(method, path, query=query, body=body))
+        return self.checked(self._send(method, path, query=query, body=body))
 
     def _send(
         self,
@@ -152,9 +160,19 @@ class Sidecar:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        url = "/".join(("/v1", *(quote(part, safe="") for part in path)))
+        with self.telling():
+            return self._http.request(method, path_of(*path), params=query, json=body)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Turns what can go wrong with a request inside into a sentence.
+
+        Raises:
+            CliError: there is no answer.
+            UsageError: the URL is none.
+        """
         try:
-            return self._http.request(method, url, params=query, json=body)
+            yield
         except httpx.ConnectError as exc:
             raise CliError(
                 f"no sidecar answers at {self.url} ({exc}): start one with "
@@ -169,10 +187,15 @@ class Sidecar:
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise CliError(f"the connection to the sidecar at {self.url} failed: {exc}") from exc
 
-    def _checked(self, response: httpx.Response) -> httpx.Response:
+    def checked(self, response: httpx.Response) -> httpx.Response:
+        """The response, if it is a success.
+
+        Raises:
+            CliError: it is not; the sentence is the sidecar's own where it has one.
+        """
         if response.is_success:
             return response
-        problem = _problem(response)
+        problem = problem_of(response)
         if problem is None:
             raise CliError(
                 f"{self.url} answered {response.status_code} and no problem+json; "
@@ -184,7 +207,12 @@ class Sidecar:
             )
         raise CliError(problem)
 
-    def _object(self, response: httpx.Response) -> dict[str, Any]:
+    def object_of(self, response: httpx.Response) -> dict[str, Any]:
+        """The JSON object a successful response has.
+
+        Raises:
+            CliError: it has none.
+        """
         try:
             answer = response.json()
         except ValueError as exc:
@@ -195,6 +223,11 @@ class Sidecar:
 
     def _no_sidecar(self) -> CliError:
         return CliError(f"{self.url} answered something else than a Partywall sidecar")
+
+
+def path_of(*path: str) -> str:
+    """The path of a thing in the API; `path` follows `/v1`."""
+    return "/".join(("/v1", *(quote(part, safe="") for part in path)))
 
 
 def find_token() -> Token:
@@ -224,7 +257,7 @@ def _sendable(token: Token) -> Token:
     return token
 
 
-def _problem(response: httpx.Response) -> str | None:
+def problem_of(response: httpx.Response) -> str | None:
     """The sentence of a problem+json answer; None when it is none."""
     try:
         problem = response.json()

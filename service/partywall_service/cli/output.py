@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,19 @@ def stdout() -> Console:
 def is_terminal() -> bool:
     """Whether a person can see what stderr says, as it says it."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def progress() -> Progress:
+    """A progress bar on stderr where somebody can see it; it leaves no trace."""
+    return Progress(
+        "{task.description}",
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not is_terminal(),
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: int = 0) -> Table:

@@ -11,8 +11,6 @@ from partywall_service.cli.errors import CliError
 from partywall_service.cli.options import Format, FormatOption, example
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from partywall_service.accesslog import AccessLog
     from partywall_service.policy.model import Limit, Policy
     from partywall_service.simulate import Report, Simulation, TenantOf
@@ -96,7 +94,9 @@ def _find_limit(policy: "Policy", config: Path, tier: str, name: str) -> "Limit"
 
 
 def _run(simulation: "Simulation", log: "AccessLog") -> "Report":
-    with _progress() as progress:
+    from partywall_service.cli import output
+
+    with output.progress() as progress:
         reading = progress.add_task("Reading", total=log.size)
         for count, line in enumerate(log):
             if count % _STEP == 0:
@@ -105,24 +105,6 @@ def _run(simulation: "Simulation", log: "AccessLog") -> "Report":
         progress.update(reading, total=log.consumed, completed=log.consumed)
         deciding = progress.add_task("Deciding", total=simulation.requests)
         return simulation.decide(lambda count: progress.advance(deciding, count))
-
-
-def _progress() -> "Progress":
-    """A progress bar on stderr where somebody can see it; it leaves no trace."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-    from partywall_service.cli import output
-
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not output.is_terminal(),
-    )
 
 
 def _print(report: "Report", form: Format, log: str, tier: str, limit: "Limit") -> None:

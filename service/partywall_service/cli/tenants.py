@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from partywall_service.cli import tenants_import
 from partywall_service.cli.errors import CliError, UsageError
 from partywall_service.cli.options import (
     Format,
@@ -19,7 +20,7 @@ from partywall_service.cli.options import (
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Tenants: register, change, read, delete.",
+    help="Tenants: register, change, read, import, delete.",
     epilog=example("partywall tenants set acme --tier pro", "partywall tenants list --tier free"),
 )
 
@@ -30,7 +31,9 @@ _COLUMNS = ("tenant", "tier", "status", "name", "domains")
 def list_tenants(
     tier: TierOption = None,
     status: Annotated[Status | None, typer.Option(help="Its status.")] = None,
-    domain: Annotated[str | None, typer.Option(metavar="DOMAIN", help="A domain of its.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="DOMAIN", help="One of its domains.")
+    ] = None,
     form: FormatOption = Format.table,
     url: UrlOption = None,
 ) -> None:
@@ -108,6 +111,9 @@ def set_tenant(
         f"{now.get('status')}",
         err=True,
     )
+
+
+app.command("import", epilog=tenants_import.EPILOG)(tenants_import.import_tenants)
 
 
 @app.command("delete", epilog=example("partywall tenants delete acme --yes"))

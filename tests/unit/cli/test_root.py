@@ -32,6 +32,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "simulate",
         *("config", "config check"),
         *("tenants", "tenants list", "tenants show", "tenants set", "tenants delete"),
+        "tenants import",
         *("overrides", "overrides list", "overrides set", "overrides delete"),
         *("tokens", "tokens create", "tokens list", "tokens revoke"),
         *("db", "db upgrade"),
