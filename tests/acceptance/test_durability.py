@@ -17,7 +17,7 @@ import redis.asyncio
 from partywall_service.embedded import ValkeyServer
 from tests.acceptance.asking import PATIENT, audit, check, fresh_tenant, until
 from tests.conftest import SidecarFactory
-from tests.support.processes import server_processes
+from tests.support.processes import eventually, server_processes
 from tests.support.sidecar import Sidecar
 
 QUOTAS = """
@@ -173,10 +173,18 @@ async def pages(client: httpx.AsyncClient, what: str) -> AsyncIterator[dict[str,
             return
 
 
-def embedded_server(one: Sidecar, program: str) -> psutil.Process:
-    """The head of an embedded server's processes."""
-    found = [it for it in server_processes(one.directory) if it.name() == program]
-    return min(found, key=lambda it: it.create_time())
+def kill_server(one: Sidecar, program: str) -> None:
+    """Kill -9 the head of an embedded server's processes."""
+
+    def killed() -> bool:
+        found = [it for it in server_processes(one.directory) if it.name() == program]
+        if not found:
+            return False
+        min(found, key=lambda it: it.create_time()).kill()
+        return True
+
+    # It may be just coming back from the last time, and its children come and go.
+    eventually(killed, psutil.NoSuchProcess)
 
 
 async def test_a_killed_sidecar_loses_nothing(sidecar: SidecarFactory, soak: bool) -> None:
@@ -198,7 +206,7 @@ async def test_a_killed_server_loses_nothing(
     async with Writers(one) as writers:
         for _ in range(10 if soak else 1):
             await writers.changes(60)
-            embedded_server(one, program).kill()
+            kill_server(one, program)
             await writers.changes(60)
     await nothing_is_lost(one, writers.done)
     one.kill()
