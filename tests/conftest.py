@@ -182,6 +182,8 @@ def sidecar(
         wanted: dict[str, str | None] = {
             "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
             "PARTYWALL_DATA_DIR": str(directory / "data"),
+            # A busy machine must not look like an outage of Redis; tests of outages set their own.
+            "PARTYWALL_REDIS_TIMEOUT_MS": "5000",
         }
         if not embedded:
             wanted["PARTYWALL_REDIS_URL"] = valkey_url

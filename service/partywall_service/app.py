@@ -1,7 +1,7 @@
 """create_app(): the only place where parts are wired."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ from partywall_service.api.deps import Parts
 from partywall_service.api.hot import HOT_ROUTES, HotEndpoints
 from partywall_service.background import run_in_background, stop_in_background
 from partywall_service.directory import Directory
+from partywall_service.engine.base import StoreError
 from partywall_service.engine.batching import Batcher
 from partywall_service.engine.breaker import CircuitBreaker
 from partywall_service.engine.connect import connect, disconnect, warn_if_forgetful
@@ -75,6 +76,8 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.store_answered
     )
     breaker = CircuitBreaker(engine, presence.beat, metrics.store_changed)
+    with suppress(StoreError):  # then the watch finds it lost, and says so
+        await engine.warm_up()
     local = LocalLimiter(lambda: presence.instances)
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
     admission = Admission(directory, Batcher(breaker), local, metrics.decisions)

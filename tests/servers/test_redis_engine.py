@@ -5,6 +5,7 @@ import os
 import signal
 import ssl
 import subprocess
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -276,3 +277,24 @@ async def test_a_cluster_is_asked_node_by_node_what_it_would_forget(valkey_clust
     [forgets] = await warn_if_forgetful(client)
     assert "append-only" in forgets
     await client.aclose()
+
+
+async def test_a_late_loop_is_not_an_outage(valkey_url, key_prefix):
+    """The answer came in time, and this process was too busy to read it."""
+    async with engine_on(valkey_url, key_prefix, deadline=0.05) as engine:
+        await engine.warm_up()
+        asked = asyncio.create_task(engine.decide([check()]))
+        await asyncio.sleep(0)  # it is sent
+        time.sleep(0.2)  # noqa: ASYNC251 - what a burst of other work does to the loop
+        [verdict] = await asked
+    assert verdict.allowed
+
+
+async def test_a_warmed_up_engine_finds_its_script_there(own_valkey):
+    async with engine_on(own_valkey.url) as engine, Redis.from_url(own_valkey.url) as admin:
+        await engine.warm_up()
+        await admin.config_resetstat()
+        await engine.decide([check()])
+        calls = await admin.info("commandstats")
+    assert calls["cmdstat_evalsha"]["failed_calls"] == 0
+    assert "cmdstat_eval" not in calls

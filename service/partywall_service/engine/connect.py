@@ -76,11 +76,24 @@ async def answering_within(deadline: float) -> AsyncIterator[None]:
     """The one place where what Redis and its driver raise becomes `StoreError`.
 
     Args:
-        deadline: seconds for everything inside.
+        deadline: seconds for everything inside. Where this process's own loop was late, the answer
+            may have come and not been read yet; so much time, a deadline at most, is given on top,
+            or a burst of requests would look like an outage of Redis.
     """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + deadline
     try:
-        async with asyncio.timeout(deadline):
-            yield
+        async with asyncio.timeout(None) as limit:
+
+            def end() -> None:
+                late = loop.time() - due
+                limit.reschedule(loop.time() + min(late, deadline))
+
+            timer = loop.call_at(due, end)
+            try:
+                yield
+            finally:
+                timer.cancel()
     except TimeoutError as exc:
         raise StoreError(f"Redis did not answer within {deadline * 1000:g} ms") from exc
     except (RedisError, OSError) as exc:

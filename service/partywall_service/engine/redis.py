@@ -11,6 +11,9 @@ from partywall_service.engine.base import Check, Verdict
 from partywall_service.engine.connect import answering_within
 from partywall_service.engine.scripts import DecideScript
 
+WARM_UP_DEADLINE = 2.0
+"""Seconds for the first call, at the start, when nobody waits for an answer yet."""
+
 
 class RedisEngine:
     """Decides by one script call a batch; on a cluster by one a shard, side by side.
@@ -54,6 +57,15 @@ class RedisEngine:
                 verdicts = await self._script(self._client, checks, now=now)
         self._observe(len(checks), perf_counter() - begun)
         return verdicts
+
+    async def warm_up(self) -> None:
+        """Connects and sends the script, so that the first check finds both there.
+
+        Raises:
+            StoreError: Redis did not take it within `WARM_UP_DEADLINE`.
+        """
+        async with answering_within(WARM_UP_DEADLINE):
+            await self._script(self._client, [])
 
     async def _decide_by_shard(self, checks: Sequence[Check], now: int | None) -> list[Verdict]:
         places: dict[int, list[int]] = {}
