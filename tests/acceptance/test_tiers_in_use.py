@@ -20,7 +20,7 @@ async def quota(client, tenant: str) -> int:
 
 
 async def test_a_reload_that_takes_a_tier_away_waits_until_its_tenants_have_moved(sidecar):
-    one = sidecar(quotas=BOTH, env={"PARTYWALL_REDIS_TIMEOUT_MS": "5000"})
+    one = sidecar(quotas=BOTH)
     async with one.client() as client:
         await client.put("/v1/tenants/acme", json={"tier": "pro"})
         await client.put("/v1/tenants/beta", json={"tier": "free"})
@@ -34,7 +34,7 @@ async def test_a_reload_that_takes_a_tier_away_waits_until_its_tenants_have_move
 
 
 async def test_a_start_without_a_tier_that_tenants_have_says_so_and_refuses_them(sidecar):
-    one = sidecar(quotas=BOTH, env={"PARTYWALL_REDIS_TIMEOUT_MS": "5000"})
+    one = sidecar(quotas=BOTH)
     async with one.client() as client:
         await client.put("/v1/tenants/acme", json={"tier": "pro"})
     one.stop()
