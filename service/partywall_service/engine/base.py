@@ -1,10 +1,11 @@
 """What every engine answers: the sliding window's terms, without saying where it is kept.
 
 The algorithm (docs/design.md, "The sliding window"): a window of length W is a ring of
-`SUB_BUCKETS` sub-buckets of width W/SUB_BUCKETS. A cost is admitted when the sum over the current
-sub-bucket and the SUB_BUCKETS before it, plus the cost, is at most the quota. Any interval of
-length W lies inside the SUB_BUCKETS + 1 sub-buckets that its last admission summed, so no interval
-ever holds more than the quota.
+sub-buckets of width W/SUB_BUCKETS. A cost is admitted when the sum over the SUB_BUCKETS sub-buckets
+before the current one, the current one and the AHEAD after it, plus the cost, is at most the quota.
+A check is charged to the current sub-bucket, a permit to the one in which its lease ends, at most
+AHEAD later: a unit is never spent later than it is charged. Any interval of length W lies inside
+the sub-buckets that the last admission in it summed, so no interval ever holds more than the quota.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,29 @@ SUB_BUCKETS = 32
 """Sub-buckets to a window. `retry_after` overstates by at most 1/32 of the window and sustained
 overload is admitted at 32/33 of the quota (promised: 1/25 and 0.95); and it divides a second into
 whole microseconds, so sub-bucket edges are integers."""
+
+
+AHEAD = 2
+"""Sub-buckets after the current one that a lease may be charged to: a horizon of W/20 is 1.6 of
+them."""
+
+SLOTS = SUB_BUCKETS + 1 + AHEAD
+"""Sub-buckets that count at once."""
+
+LONGEST_HORIZON = 500_000
+"""Microseconds: the longest a lease lasts, whatever the window."""
+
+LEASE_KEPT = 15_000
+"""Milliseconds for which a lease's units can still be given back; after that they stay spent."""
+
+AHEAD_SHARE = 8
+"""At most one in this many of the units that remain is leased ahead of need, so that one process
+cannot take what others are about to ask for; near the limit that is none."""
+
+
+def horizon(rates: Sequence[Rate]) -> int:
+    """How long a lease of these windows lasts, in microseconds: a twentieth of the shortest."""
+    return min(LONGEST_HORIZON, min(rate.window for rate in rates) * 50_000)
 
 
 class Check(NamedTuple):
@@ -33,19 +57,58 @@ class Check(NamedTuple):
     dry_run: bool = False
 
 
+class Ask(NamedTuple):
+    """A question for a lease: what do the waiting checks get, and what may be taken ahead?
+
+    It is allowed when `cost` has room in every window. Then granted, and charged to the sub-bucket
+    in which the lease ends, `horizon(rates)` from now: `need` or as much of it as has room (at least
+    `cost`), and of what remains after that at most one in AHEAD_SHARE, at most `ahead`. `lease` names
+    what was granted for `LEASE_KEPT`, so that it can be given back; "" where nothing is asked ahead.
+    """
+
+    tenant: str
+    limit: str
+    rates: tuple[Rate, ...]
+    cost: int
+    need: int
+    ahead: int = 0
+    lease: str = ""
+
+
+class Return(NamedTuple):
+    """Unspent units of a lease: taken back out of the sub-bucket they were charged to.
+
+    Once, however often it is sent; never more than was granted. Its verdict is allowed when the
+    lease was still known, and `granted` is what was taken back.
+    """
+
+    tenant: str
+    limit: str
+    rates: tuple[Rate, ...]
+    lease: str
+    units: int
+
+
+Question = Check | Ask | Return
+
+
 class Verdict(NamedTuple):
-    """The answer: times in seconds, `retry_after` None when the cost never fits."""
+    """The answer: times in seconds, `retry_after` None when the cost never fits.
+
+    `granted` is what an `Ask` was granted or a `Return` took back; 0 for a `Check`.
+    """
 
     allowed: bool
     retry_after: float | None
     windows: tuple[Window, ...]
+    granted: int = 0
 
 
 class Engine(Protocol):
-    """Decides checks in order, all windows of one limit charged together or not at all."""
+    """Decides in order, all windows of one limit charged together or not at all."""
 
-    async def decide(self, checks: Sequence[Check]) -> list[Verdict]:
-        """One verdict for each check, in order.
+    async def decide(self, checks: Sequence[Question]) -> list[Verdict]:
+        """One verdict for each question, in order.
 
         Raises:
             StoreError: the shared store did not answer; nothing is known of the charge.

@@ -1,0 +1,146 @@
+"""Everything Partywall's SDK raises, in one tree.
+
+PartywallError
+├── ConfigurationError          an argument or setting that cannot be; nothing was sent
+├── NoTenant                    `current_tenant()` outside a request or job
+├── Denied                      a denial whose caller asked for an exception
+│   ├── LimitExceeded           a limit has no room for the cost
+│   ├── TenantRefused           the tenant is unknown or suspended
+│   └── FeatureMissing          the tenant's tier lacks a feature
+└── SidecarError                no answer to go by
+    ├── SidecarUnavailable      not reachable, not answering in time, or not able to decide (503)
+    ├── Unauthenticated         the token is none, or revoked (401)
+    ├── Forbidden               the token may not do this (403)
+    ├── NotFound                (404)
+    │   ├── UnknownTenant
+    │   └── UnknownLimit
+    ├── Conflict                (409)
+    ├── InvalidRequest          the sidecar refused what was asked (413, 422)
+    └── UnexpectedAnswer        what came back was not Partywall's
+
+A denial is a value (`Decision`, falsy) wherever the caller did not ask for an exception.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partywall.decision import Decision
+
+
+class PartywallError(Exception):
+    """The root: catch it to catch all of them."""
+
+
+class ConfigurationError(PartywallError, ValueError):
+    """An argument or setting that cannot be: the message says what was expected."""
+
+
+class NoTenant(PartywallError, LookupError):
+    """No request or job of a tenant is running here."""
+
+
+class Denied(PartywallError):
+    """A denial whose caller asked for an exception; `PartywallMiddleware` answers it."""
+
+
+class LimitExceeded(Denied):
+    """A limit has no room for the cost.
+
+    Attributes:
+        decision: the denial, with `retry_after` and its windows.
+        upgrade: the next tier that would have admitted it, or None.
+    """
+
+    def __init__(self, decision: "Decision", upgrade: str | None = None) -> None:
+        super().__init__(f"limit {decision.limit!r} of tenant {decision.tenant!r} has no room")
+        self.decision = decision
+        self.upgrade = upgrade
+
+
+class TenantRefused(Denied):
+    """The tenant is unknown or suspended.
+
+    Attributes:
+        tenant: its id.
+        reason: `unknown-tenant` or `tenant-suspended`.
+    """
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        super().__init__(f"tenant {tenant!r} is refused: {reason}")
+        self.tenant = tenant
+        self.reason = reason
+
+
+class FeatureMissing(Denied):
+    """The tenant's tier lacks a feature.
+
+    Attributes:
+        tenant: its id.
+        tier: its tier.
+        feature: what it lacks.
+        upgrade: the next tier that has it, or None.
+    """
+
+    def __init__(self, tenant: str, tier: str | None, feature: str, upgrade: str | None) -> None:
+        super().__init__(f"tier {tier!r} of tenant {tenant!r} has no feature {feature!r}")
+        self.tenant = tenant
+        self.tier = tier
+        self.feature = feature
+        self.upgrade = upgrade
+
+
+class SidecarError(PartywallError):
+    """The sidecar gave no answer to go by."""
+
+
+class SidecarUnavailable(SidecarError):
+    """Not reachable, not answering in time, or not able to decide.
+
+    Attributes:
+        retry_after: seconds after which to try again, where the sidecar said.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unauthenticated(SidecarError):
+    """The token is none of this installation's, or was revoked."""
+
+
+class Forbidden(SidecarError):
+    """The token may not do this."""
+
+
+class NotFound(SidecarError):
+    """There is no such thing."""
+
+
+class UnknownTenant(NotFound):
+    """Nobody registered the tenant, and the policy has no default tier."""
+
+
+class UnknownLimit(NotFound):
+    """No tier names the limit."""
+
+
+class Conflict(SidecarError):
+    """What was asked does not go with what is there."""
+
+
+class InvalidRequest(SidecarError):
+    """The sidecar refused what was asked.
+
+    Attributes:
+        errors: each fault as the field and the reason.
+    """
+
+    def __init__(self, message: str, errors: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+
+class UnexpectedAnswer(SidecarError):
+    """What came back was not Partywall's: a proxy's page, perhaps, or another version's."""
