@@ -57,7 +57,7 @@ async def run(stores: setup.Stores) -> list[Row]:
         for moment in range(10_000):
             check = Check("hot", "requests", hot)
             await engine.decide([check], now=start + moment * MINUTE // 10_000)
-        ours = await client.memory_usage(keys.ring("mem", "hot", "requests", 60))
+        ours = await client.memory_usage(keys.window("mem", "hot", "requests", 60))
         item = RateLimitItemPerMinute(10_000)
         for _ in range(10_000):
             limiter.hit(item, "hot")

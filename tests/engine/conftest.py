@@ -57,7 +57,7 @@ def redis_harness(
         return await engine.decide(checks, now=now)
 
     async def snapshot(tenant, rates):
-        names = [keys.ring(prefix, tenant, "requests", rate.window) for rate in rates]
+        names = [keys.window(prefix, tenant, "requests", rate.window) for rate in rates]
         return [await client.hgetall(name) for name in names]
 
     return Harness(name, runner, decide, snapshot)

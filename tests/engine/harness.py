@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
-from partywall_service.engine.base import Check, Verdict
+from partywall_service.engine.base import Ask, Check, Question, Return, Verdict
 from partywall_service.policy.model import Rate
 
 START = 1_700_000_000_000_000
@@ -26,7 +26,7 @@ class Harness:
         self,
         name: str,
         runner: asyncio.Runner,
-        decide: Callable[[Sequence[Check], int], Awaitable[list[Verdict]]],
+        decide: Callable[[Sequence[Question], int], Awaitable[list[Verdict]]],
         snapshot: Callable[[str, tuple[Rate, ...]], Coroutine[Any, Any, list[dict[Any, Any]]]],
     ) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Harness:
         self._decide = decide
         self._snapshot = snapshot
 
-    def decide(self, checks: Sequence[Check], now: int) -> list[Verdict]:
+    def decide(self, checks: Sequence[Question], now: int) -> list[Verdict]:
         """Decides a batch at `now`, in microseconds since the epoch."""
 
         async def run() -> list[Verdict]:
@@ -57,12 +57,30 @@ class Subject:
 
     def check(self, now: int, cost: int = 1, *, dry_run: bool = False) -> Verdict:
         """Decides one check at `now`."""
-        return self._harness.decide([self.ask(cost, dry_run=dry_run)], now)[0]
+        return self._harness.decide([self.asks(cost, dry_run=dry_run)], now)[0]
+
+    def lease(
+        self, now: int, cost: int = 1, need: int = 0, ahead: int = 0, lease: str = ""
+    ) -> Verdict:
+        """Asks for a lease at `now`; a `need` left out is the cost."""
+        return self._harness.decide([self.leases(cost, need, ahead, lease)], now)[0]
+
+    def give_back(self, now: int, lease: str, units: int) -> Verdict:
+        """Returns units of a lease at `now`."""
+        return self._harness.decide([self.returns(lease, units)], now)[0]
 
     def snapshot(self) -> list[dict[Any, Any]]:
         """What the engine keeps of its windows, one mapping each."""
         return self._harness.snapshot(self.tenant, self.rates)
 
-    def ask(self, cost: int = 1, *, dry_run: bool = False) -> Check:
+    def asks(self, cost: int = 1, *, dry_run: bool = False) -> Check:
         """A check of this limit, for a batch."""
         return Check(self.tenant, "requests", self.rates, cost, dry_run)
+
+    def leases(self, cost: int = 1, need: int = 0, ahead: int = 0, lease: str = "") -> Ask:
+        """A question for a lease of this limit, for a batch."""
+        return Ask(self.tenant, "requests", self.rates, cost, max(cost, need), ahead, lease)
+
+    def returns(self, lease: str, units: int) -> Return:
+        """A return of a lease of this limit, for a batch."""
+        return Return(self.tenant, "requests", self.rates, lease, units)

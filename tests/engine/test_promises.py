@@ -189,7 +189,7 @@ def test_one_window_that_never_fits_makes_the_wait_endless(harness: Harness):
 def test_a_batch_decides_in_order_and_sees_its_own_charges(harness: Harness):
     subject, other = Subject(harness, (3, 60)), Subject(harness, (1, 60))
     verdicts = harness.decide(
-        [subject.ask(2), other.ask(), subject.ask(2), subject.ask(), other.ask()], START
+        [subject.asks(2), other.asks(), subject.asks(2), subject.asks(), other.asks()], START
     )
     assert [verdict.allowed for verdict in verdicts] == [True, True, False, True, False]
     assert [verdict.windows[0].remaining for verdict in verdicts] == [1, 0, 1, 0, 0]
@@ -199,7 +199,7 @@ def test_two_quotas_of_one_limit_in_one_batch_share_its_window(harness: Harness)
     """As when a policy changes while checks gather: neither may forget what the other charged."""
     old, new = Subject(harness, (5, 60)), Subject(harness, (8, 60))
     new.tenant = old.tenant
-    batch = [old.ask(2), new.ask(3), old.ask(1), new.ask(3)]
+    batch = [old.asks(2), new.asks(3), old.asks(1), new.asks(3)]
     verdicts = harness.decide(batch, START)
     assert [verdict.allowed for verdict in verdicts] == [True, True, False, True]
     assert not new.check(START).allowed

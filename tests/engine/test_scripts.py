@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import partywall_service.engine as package
-from partywall_service.engine.base import SUB_BUCKETS, Check
+from partywall_service.engine import base
+from partywall_service.engine.base import Ask, Check, Return
 from partywall_service.engine.scripts import DecideScript, Script
 from partywall_service.policy.model import Rate
 
@@ -28,28 +29,35 @@ def test_a_script_has_one_facade(name):
     assert len(callers) == 1
 
 
-def test_the_script_and_the_reference_have_the_same_sub_buckets():
-    assert re.search(rf"^local SUB_BUCKETS = {SUB_BUCKETS}$", Script("decide").text, re.MULTILINE)
+@pytest.mark.parametrize("name", ["SUB_BUCKETS", "AHEAD", "AHEAD_SHARE", "LEASE_KEPT"])
+def test_the_script_and_the_reference_have_the_same_numbers(name):
+    number = getattr(base, name)
+    assert re.search(rf"^local {name} = {number}$", Script("decide").text, re.MULTILINE)
 
 
 def test_the_facade_encodes_as_the_header_says():
-    """One plan for equal rates, one run of keys for one tenant's limit, four words to a check."""
+    """One plan for equal rates, one run of keys for one tenant's limit, a key for each lease."""
     rates = (Rate(10, 1), Rate(100, 60))
     keys, args = DecideScript("pw")._encode(
         [
             Check("acme", "requests", rates, 2),
             Check("acme", "requests", rates, 3, dry_run=True),
             Check("beta", "exports", (Rate(5, 3600),)),
+            Ask("acme", "requests", rates, 1, 4, 20, "a-1"),
+            Ask("beta", "exports", (Rate(5, 3600),), 2, 3),
+            Return("acme", "requests", rates, "a-0", 7),
         ],
         now=7,
     )
     assert keys == [
-        "pw:{s62}:acme:ring:requests:1",
-        "pw:{s62}:acme:ring:requests:60",
-        "pw:{s99}:beta:ring:exports:3600",
+        "pw:{s62}:acme:window:requests:1",
+        "pw:{s62}:acme:window:requests:60",
+        "pw:{s99}:beta:window:exports:3600",
+        "pw:{s62}:acme:lease:requests:a-1",
+        "pw:{s62}:acme:lease:requests:a-0",
     ]
     assert args == [
         "7",
-        "2 10 1000000 100 60000000 1 5 3600000000",
-        "1 1 2 1 1 1 3 0 2 3 1 1",
+        "2 50000 10 1000000 100 60000000 1 500000 5 3600000000",
+        "1 1 2 1 1 1 3 0 2 3 1 1 1 1 1 2 4 20 4 2 3 2 2 3 0 0 1 1 7 3 5",
     ]

@@ -74,8 +74,8 @@ async def test_a_window_lives_while_it_counts_and_hardly_longer(
 ):
     async with engine_on(valkey_url, key_prefix) as engine:
         await engine.decide([check()])
-    life = await redis_client.pttl(keys.ring(key_prefix, "acme", "requests", 60))
-    assert 60_000 < life <= 60_000 * (33 + 16) / 32
+    life = await redis_client.pttl(keys.window(key_prefix, "acme", "requests", 60))
+    assert 60_000 < life <= 60_000 * (33 + 16 + 2) / 32
 
 
 async def test_windows_survive_a_kill_of_the_server(own_valkey):
@@ -135,12 +135,12 @@ async def test_a_cluster_decides_a_batch_across_its_nodes(valkey_cluster, key_pr
         client = engine._client
         assert isinstance(client, RedisCluster)
         nodes = {
-            client.get_node_from_key(keys.ring(key_prefix, tenant, "requests", 60)).port
+            client.get_node_from_key(keys.window(key_prefix, tenant, "requests", 60)).port
             for tenant in tenants
         }
         assert len(nodes) == 3
         for tenant in tenants:
-            await client.delete(keys.ring(key_prefix, tenant, "requests", 60))
+            await client.delete(keys.window(key_prefix, tenant, "requests", 60))
 
 
 async def test_an_acl_user_may_be_named_in_the_url(own_valkey):

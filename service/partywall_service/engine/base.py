@@ -61,9 +61,10 @@ class Ask(NamedTuple):
     """A question for a lease: what do the waiting checks get, and what may be taken ahead?
 
     It is allowed when `cost` has room in every window. Then granted, and charged to the sub-bucket
-    in which the lease ends, `horizon(rates)` from now: `need` or as much of it as has room (at least
-    `cost`), and of what remains after that at most one in AHEAD_SHARE, at most `ahead`. `lease` names
-    what was granted for `LEASE_KEPT`, so that it can be given back; "" where nothing is asked ahead.
+    in which the lease ends, `horizon(rates)` from now: `need` or as much of it as has room (at
+    least `cost`), and of what remains after that at most one in AHEAD_SHARE, at most `ahead`. Where
+    anything is granted ahead, `lease` names all of it for `LEASE_KEPT`, so that it can be given
+    back; "" where nothing is asked ahead.
     """
 
     tenant: str

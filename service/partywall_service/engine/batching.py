@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from partywall_service.engine.base import Check, Engine, StoreError, Verdict
+from partywall_service.engine.base import Engine, Question, StoreError, Verdict
 
 MAX_BATCH = 512
 """Checks to a call, unless one caller brings more: keeps a script call to a few milliseconds, so
@@ -17,7 +17,7 @@ that no other client of the same server waits longer."""
 MAX_IN_FLIGHT = 2
 """Calls at once: one being decided while the next is encoded."""
 
-_Waiting = tuple[Sequence[Check], "asyncio.Future[list[Verdict]]"]
+_Waiting = tuple[Sequence[Question], "asyncio.Future[list[Verdict]]"]
 
 
 class Batcher:
@@ -29,7 +29,7 @@ class Batcher:
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def decide(self, checks: Sequence[Check]) -> list[Verdict]:
+    async def decide(self, checks: Sequence[Question]) -> list[Verdict]:
         """One verdict for each check, in order; all of one caller's in one call.
 
         Raises:

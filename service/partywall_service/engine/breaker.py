@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from partywall_service.engine.base import Check, Engine, StoreError, Verdict
+from partywall_service.engine.base import Engine, Question, StoreError, Verdict
 
 HEALTHY_INTERVAL = 1.0
 OUTAGE_INTERVAL = 0.2
@@ -43,7 +43,7 @@ class CircuitBreaker:
         """Whether the store is taken to answer."""
         return self._closed
 
-    async def decide(self, checks: Sequence[Check]) -> list[Verdict]:
+    async def decide(self, checks: Sequence[Question]) -> list[Verdict]:
         """Decides through the engine.
 
         Raises:

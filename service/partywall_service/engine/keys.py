@@ -14,14 +14,23 @@ def shard(tenant: str) -> int:
     return crc32(tenant.encode()) % SHARDS
 
 
-def ring(prefix: str, tenant: str, limit: str, window: int) -> str:
-    """The hash of one window's ring; `window` in seconds.
+def window(prefix: str, tenant: str, limit: str, seconds: int) -> str:
+    """The hash of the ring of one window, `seconds` long.
 
     The quota is no part of it, so a changed quota keeps what was already charged.
     """
-    return f"{prefix}:{{s{shard(tenant)}}}:{tenant}:ring:{limit}:{window}"
+    return f"{_of(prefix, tenant)}:window:{limit}:{seconds}"
+
+
+def lease(prefix: str, tenant: str, limit: str, name: str) -> str:
+    """The string that says what a lease was granted, until it is returned or forgotten."""
+    return f"{_of(prefix, tenant)}:lease:{limit}:{name}"
 
 
 def instances(prefix: str) -> str:
     """The sorted set of sidecars last seen alive: member an instance id, score its last beat."""
     return f"{prefix}:instances"
+
+
+def _of(prefix: str, tenant: str) -> str:
+    return f"{prefix}:{{s{shard(tenant)}}}:{tenant}"

@@ -7,7 +7,7 @@ from time import perf_counter
 from redis.asyncio import Redis, RedisCluster
 
 from partywall_service.engine import keys
-from partywall_service.engine.base import Check, Verdict
+from partywall_service.engine.base import Question, Verdict
 from partywall_service.engine.connect import answering_within
 from partywall_service.engine.scripts import DecideScript
 
@@ -39,8 +39,8 @@ class RedisEngine:
         self._observe = observe
         self._by_shard = isinstance(client, RedisCluster)
 
-    async def decide(self, checks: Sequence[Check], *, now: int | None = None) -> list[Verdict]:
-        """One verdict for each check, in order.
+    async def decide(self, checks: Sequence[Question], *, now: int | None = None) -> list[Verdict]:
+        """One verdict for each question, in order.
 
         Args:
             checks: those of one limit and tenant are decided in this order.
@@ -67,7 +67,7 @@ class RedisEngine:
         async with answering_within(WARM_UP_DEADLINE):
             await self._script(self._client, [])
 
-    async def _decide_by_shard(self, checks: Sequence[Check], now: int | None) -> list[Verdict]:
+    async def _decide_by_shard(self, checks: Sequence[Question], now: int | None) -> list[Verdict]:
         places: dict[int, list[int]] = {}
         for place, check in enumerate(checks):
             places.setdefault(keys.shard(check.tenant), []).append(place)

@@ -10,9 +10,12 @@ from redis.exceptions import NoScriptError
 
 from partywall.decision import Window
 from partywall_service.engine import keys
-from partywall_service.engine.base import Check, Verdict
+from partywall_service.engine.base import Ask, Check, Question, Verdict, horizon
 from partywall_service.engine.memory import MICROSECONDS
 from partywall_service.policy.model import Rate
+
+_LOOK, _CHECK, _ASK, _RETURN = range(4)
+"""What is asked, as the script's header numbers it."""
 
 
 class Script:
@@ -37,7 +40,7 @@ class Script:
 
 
 class DecideScript:
-    """`decide.lua`: a batch of checks, decided in order as one atomic step.
+    """`decide.lua`: a batch of questions, answered in order as one atomic step.
 
     Args:
         prefix: what every key of this installation starts with.
@@ -48,55 +51,72 @@ class DecideScript:
         self._prefix = prefix
 
     async def __call__(
-        self, client: Redis | RedisCluster, checks: Sequence[Check], *, now: int | None = None
+        self, client: Redis | RedisCluster, questions: Sequence[Question], *, now: int | None = None
     ) -> list[Verdict]:
-        """One verdict for each check, in order.
+        """One verdict for each question, in order.
 
         Args:
-            client: the server, or the node, that holds every check's keys.
-            checks: of one shard if the client is a cluster's.
+            client: the server, or the node, that holds every question's keys.
+            questions: of one shard if the client is a cluster's.
             now: microseconds since the epoch in place of the server's clock, for tests.
         """
-        ring_keys, args = self._encode(checks, now)
-        reply = await self._script(client, ring_keys, args)
-        return self._verdicts(checks, reply)
+        names, args = self._encode(questions, now)
+        reply = await self._script(client, names, args)
+        return self._verdicts(questions, reply)
 
-    def _encode(self, checks: Sequence[Check], now: int | None) -> tuple[list[str], list[str]]:
+    def _encode(
+        self, questions: Sequence[Question], now: int | None
+    ) -> tuple[list[str], list[str]]:
         plans: dict[tuple[Rate, ...], int] = {}
         first_keys: dict[tuple[str, str, tuple[Rate, ...]], int] = {}
-        ring_keys: list[str] = []
+        names: list[str] = []
         asked: list[int] = []
-        for tenant, limit, rates, cost, dry_run in checks:
+        for question in questions:
+            subject = tenant, limit, rates = question[:3]
             plan = plans.get(rates)
             if plan is None:
                 plan = plans[rates] = len(plans) + 1
-            subject = (tenant, limit, rates)
             first = first_keys.get(subject)
             if first is None:
-                first = first_keys[subject] = len(ring_keys) + 1
-                ring_keys += [keys.ring(self._prefix, tenant, limit, r.window) for r in rates]
-            asked += (plan, first, cost, 0 if dry_run else 1)
+                first = first_keys[subject] = len(names) + 1
+                names += [keys.window(self._prefix, tenant, limit, r.window) for r in rates]
+            if isinstance(question, Check):
+                asked += (plan, first, question.cost, _LOOK if question.dry_run else _CHECK)
+                continue
+            record = 0
+            if question.lease:
+                names.append(keys.lease(self._prefix, tenant, limit, question.lease))
+                record = len(names)
+            if isinstance(question, Ask):
+                _, _, _, cost, need, ahead, _ = question
+                asked += (plan, first, cost, _ASK, need, ahead, record)
+            else:
+                asked += (plan, first, question.units, _RETURN, record)
         planned: list[int] = []
         for rates in plans:
-            planned.append(len(rates))
+            planned += (len(rates), horizon(rates))
             for quota, window in rates:
                 planned += (quota, window * MICROSECONDS)
-        return ring_keys, ["" if now is None else str(now), _numbers(planned), _numbers(asked)]
+        return names, ["" if now is None else str(now), _numbers(planned), _numbers(asked)]
 
     @staticmethod
-    def _verdicts(checks: Sequence[Check], reply: Sequence[int]) -> list[Verdict]:
+    def _verdicts(questions: Sequence[Question], reply: Sequence[int]) -> list[Verdict]:
         verdicts = []
         at = 0
-        for check in checks:
+        for question in questions:
             allowed, wait = reply[at] == 1, reply[at + 1]
             at += 2
+            granted = 0
+            if not isinstance(question, Check):
+                granted = reply[at]
+                at += 1
             windows = []
-            for quota, window in check.rates:
+            for quota, window in question.rates:
                 remaining, reset = quota - reply[at], reply[at + 1]
                 at += 2
                 windows.append(Window(quota, window, max(0, remaining), reset / MICROSECONDS))
             retry_after = None if wait < 0 else wait / MICROSECONDS
-            verdicts.append(Verdict(allowed, retry_after, tuple(windows)))
+            verdicts.append(Verdict(allowed, retry_after, tuple(windows), granted))
         return verdicts
 
 
