@@ -10,7 +10,14 @@ from partywall_service.directory import Directory, Standing
 from partywall_service.engine.base import Check, Engine, StoreError, Verdict
 from partywall_service.engine.local import LocalLimiter
 from partywall_service.metrics import DecisionCounter, Outcome
-from partywall_service.names import NAME_PATTERN, TENANT_PATTERN, is_name, is_tenant_id
+from partywall_service.names import (
+    EXPECTED_NAME,
+    EXPECTED_TENANT,
+    NAME_PATTERN,
+    TENANT_PATTERN,
+    is_name,
+    is_tenant_id,
+)
 from partywall_service.policy.model import MAX_AMOUNT, Limit
 
 TenantId = Annotated[
@@ -52,6 +59,7 @@ class AdmissionError(Exception):
 
     AdmissionError
     ├── MalformedName    a tenant id or a limit's name that can be none
+    ├── InvalidItem      an ask for permits, or a return of some, that cannot be (permits.py)
     ├── UnknownTenant    nobody registered it, and the policy has no default tier
     ├── UnknownLimit     no tier names it
     └── LimitClosed      the store is away, and the limit says `on_outage = "closed"`
@@ -62,11 +70,7 @@ class MalformedName(AdmissionError):
     """A tenant id or a limit's name that can be none."""
 
     def __init__(self, field: str, place: int) -> None:
-        what, length = ("tenant id", 128) if field == "tenant" else ("name", 64)
-        super().__init__(
-            f"expected a {what}: 1 to {length} letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit"
-        )
+        super().__init__(EXPECTED_TENANT if field == "tenant" else EXPECTED_NAME)
         self.field = field
         self.place = place
 
@@ -229,7 +233,7 @@ class Admission:
 
     def _decision(self, one: _Asked, verdict: Verdict, *, degraded: bool = False) -> Decision:
         request, standing, limit = one
-        allowed, retry_after, windows = verdict
+        allowed, retry_after, windows, _ = verdict
         outcome: Outcome = "admitted" if allowed else "denied" if limit.enforce else "would_deny"
         if not request.dry_run:
             self._count(standing.tier.name, limit.name, outcome, degraded=degraded)

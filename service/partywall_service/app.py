@@ -10,7 +10,7 @@ from partywall_service.admission import Admission
 from partywall_service.api import create_api
 from partywall_service.api.auth import Authenticator
 from partywall_service.api.deps import Parts
-from partywall_service.api.hot import HOT_ROUTES, HotEndpoints
+from partywall_service.api.hot import HOT_ROUTES, HotEndpoints, HotParts
 from partywall_service.background import run_in_background, stop_in_background
 from partywall_service.directory import Directory
 from partywall_service.engine.base import StoreError
@@ -22,6 +22,7 @@ from partywall_service.engine.presence import Presence
 from partywall_service.engine.redis import RedisEngine
 from partywall_service.ledger import Ledger, create_ledger_engine
 from partywall_service.metrics import Metrics
+from partywall_service.permits import Permits
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.loader import load_policy
 from partywall_service.settings import Settings
@@ -80,7 +81,9 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         await engine.warm_up()
     local = LocalLimiter(lambda: presence.instances)
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
-    admission = Admission(directory, Batcher(breaker), local, metrics.decisions)
+    batcher = Batcher(breaker)
+    admission = Admission(directory, batcher, local, metrics.decisions)
+    permits = Permits(directory, batcher, local, policy, presence, metrics.decisions)
 
     upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics)
     for task in (
@@ -94,5 +97,5 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         run_in_background("tier check", upkeep.check_tiers, once=True),
     ):
         stack.push_async_callback(stop_in_background, task)
-    hot.open(admission, authenticator, policy)
+    hot.open(HotParts(admission, permits, authenticator, policy))
     return Parts(policy, ledger, authenticator, directory, breaker, metrics)

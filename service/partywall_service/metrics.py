@@ -5,6 +5,7 @@ tenants come.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 from prometheus_client import (
@@ -18,10 +19,11 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 Outcome = Literal["admitted", "denied", "would_deny"]
+PermitOutcome = Literal["granted", "denied", "would_deny", "returned"]
 
 
 class DecisionCounter:
-    """Counts decisions by tier, limit and outcome.
+    """Counts decisions and permits by tier, limit and outcome.
 
     A labelled child is kept once made: finding it anew costs more than the count.
     """
@@ -35,7 +37,13 @@ class DecisionCounter:
         )
         self._degraded = Counter(
             "partywall_degraded_decisions_total",
-            "Checks decided without the shared store.",
+            "Checks, and asks of SDK processes, decided without the shared store.",
+            ["tier", "limit", "outcome"],
+            registry=registry,
+        )
+        self._permits = Counter(
+            "partywall_permits_total",
+            "Units granted to SDK processes and returned by them; asks denied, or observed only.",
             ["tier", "limit", "outcome"],
             registry=registry,
         )
@@ -49,7 +57,21 @@ class DecisionCounter:
             child = self._children[labels] = self._decisions.labels(*labels)
         child.inc()
         if degraded:
-            self._degraded.labels(*labels).inc()
+            self.add_degraded(tier, limit, outcome)
+
+    def add_degraded(self, tier: str, limit: str, outcome: Outcome) -> None:
+        """Adds a decision made without the shared store."""
+        self._degraded.labels(tier, limit, outcome).inc()
+
+    def add_permits(self, tally: Mapping[tuple[str, str, PermitOutcome], int]) -> None:
+        """Adds what one request of an SDK process came to.
+
+        Args:
+            tally: units that were granted and returned, and asks that were denied or observed
+                only, by tier, limit and outcome.
+        """
+        for labels, amount in tally.items():
+            self._permits.labels(*labels).inc(amount)
 
 
 class Metrics:

@@ -6,6 +6,15 @@ TENANT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Limits, resources and tiers."""
 
+EXPECTED_TENANT = (
+    "expected a tenant id: 1 to 128 letters, digits, '.', '_' or '-', "
+    "beginning with a letter or digit"
+)
+EXPECTED_NAME = (
+    "expected a name: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+)
+"""What to say to whoever sent something else."""
+
 _tenant = re.compile(TENANT_PATTERN.rstrip("$"))
 _name = re.compile(NAME_PATTERN.rstrip("$"))
 

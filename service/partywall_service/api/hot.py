@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from partywall.decision import Decision, denial_problem, rate_limit_headers
+from partywall.protocol import MAX_ITEMS, PermitsAnswer, PermitsRequest
 from partywall_service.admission import (
     Admission,
     CheckRequest,
@@ -25,6 +26,7 @@ from partywall_service.admission import (
 from partywall_service.api.auth import Authenticator, Principal, presented_token
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.permits import InvalidItem, Permits
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import MAX_AMOUNT
 from partywall_service.policy.upgrade import upgrade
@@ -37,7 +39,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_CHECKS = 1000
 MAX_BODY = 1024 * 1024
-"""Bytes: a thousand checks of the longest names fit twice."""
+"""Bytes: a thousand checks of the longest names fit twice, as many asks and returns once."""
 
 AUTHZ = "/v1/authz"
 
@@ -50,6 +52,7 @@ log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 _check_decoder = msgspec.json.Decoder(CheckRequest)
 _checks_decoder = msgspec.json.Decoder(list[CheckRequest])
+_permits_decoder = msgspec.json.Decoder(PermitsRequest)
 
 
 class HotRoute(NamedTuple):
@@ -85,7 +88,24 @@ HOT_ROUTES = (
         list[Decision],
         (*_COMMON, "method-not-allowed"),
     ),
+    HotRoute(
+        "/v1/permits",
+        "POST",
+        "Lease permits to an SDK process, and take unspent ones back",
+        PermitsRequest,
+        PermitsAnswer,
+        (*_COMMON, "method-not-allowed"),
+    ),
 )
+
+
+class HotParts(NamedTuple):
+    """What the hot endpoints answer with."""
+
+    admission: Admission
+    permits: Permits
+    authenticator: Authenticator
+    policy: PolicyHolder
 
 
 class Answer(NamedTuple):
@@ -106,14 +126,16 @@ class HotEndpoints:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._parts: tuple[Admission, Authenticator, PolicyHolder] | None = None
-        self._handlers = {"/v1/check": self._check, "/v1/checks": self._checks}
+        self._parts: HotParts | None = None
+        self._handlers = {
+            "/v1/check": self._check,
+            "/v1/checks": self._checks,
+            "/v1/permits": self._permits,
+        }
 
-    def open(
-        self, admission: Admission, authenticator: Authenticator, policy: PolicyHolder
-    ) -> None:
+    def open(self, parts: HotParts) -> None:
         """Gives it what it answers with, once that has started."""
-        self._parts = (admission, authenticator, policy)
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -159,31 +181,47 @@ class HotEndpoints:
             return _problem(Problem("internal", "an unforeseen fault; the sidecar's log has it"))
 
     async def _check(self, scope: Scope, receive: Receive) -> Answer:
-        admission, principal, _ = await self._admitted(scope)
+        parts, principal = await self._admitted(scope)
         request = _decode(_check_decoder, await _body(receive))
         _may_check(principal, [request])
-        decision = await admission.check(request)
+        decision = await parts.admission.check(request)
         return Answer(200, "application/json", _encoder.encode(decision))
 
     async def _checks(self, scope: Scope, receive: Receive) -> Answer:
-        admission, principal, _ = await self._admitted(scope)
+        parts, principal = await self._admitted(scope)
         requests = _decode(_checks_decoder, await _body(receive))
         if len(requests) > MAX_CHECKS:
             raise Problem("too-large", f"expected at most {MAX_CHECKS} checks; got {len(requests)}")
         _may_check(principal, requests)
         try:
-            decisions = await admission.check_many(requests)
+            decisions = await parts.admission.check_many(requests)
         except MalformedName as exc:
             raise invalid(f"[{exc.place}].{exc.field}", str(exc)) from exc
         return Answer(200, "application/json", _encoder.encode(decisions))
 
+    async def _permits(self, scope: Scope, receive: Receive) -> Answer:
+        parts, principal = await self._admitted(scope)
+        if principal.scope == "tenant":
+            raise Problem("forbidden", "permits are for host apps; a host's token is needed")
+        request = _decode(_permits_decoder, await _body(receive))
+        most = max(len(request.asks), len(request.returns))
+        if most > MAX_ITEMS:
+            raise Problem(
+                "too-large", f"expected at most {MAX_ITEMS} asks and as many returns; got {most}"
+            )
+        try:
+            answer = await parts.permits.answer(request)
+        except InvalidItem as exc:
+            raise invalid(exc.field, str(exc)) from exc
+        return Answer(200, "application/json", _encoder.encode(answer))
+
     async def _authz(self, scope: Scope, receive: Receive) -> Answer:
-        admission, principal, policy = await self._admitted(scope)
+        parts, principal = await self._admitted(scope)
         status = _deny_status(scope)
         request = _gateway_request(scope)
         _may_check(principal, [request])
         try:
-            decision = await admission.check(request)
+            decision = await parts.admission.check(request)
         except UnknownTenant as exc:
             # What the gateway passes on is what its client sees: docs/contract.md section 5.
             raise Problem("forbidden", str(exc)) from exc
@@ -192,19 +230,19 @@ class HotEndpoints:
             return Answer(200, "application/json", b"", headers.items())
         if decision.reason == "tenant-suspended":
             raise Problem("forbidden", f"tenant {decision.tenant!r} is suspended")
-        document = denial_problem(decision, upgrade=upgrade(policy.current, decision))
+        document = denial_problem(decision, upgrade=upgrade(parts.policy.current, decision))
         document["status"] = status
         return Answer(status, CONTENT_TYPE, _encoder.encode(document), headers.items())
 
-    async def _admitted(self, scope: Scope) -> tuple[Admission, Principal, PolicyHolder]:
-        if self._parts is None:
+    async def _admitted(self, scope: Scope) -> tuple[HotParts, Principal]:
+        parts = self._parts
+        if parts is None:
             raise Problem("unavailable", "the sidecar is starting")
-        admission, authenticator, policy = self._parts
         token = presented_token(scope["headers"])
-        principal = authenticator.known(token) if token is not None else None
+        principal = parts.authenticator.known(token) if token is not None else None
         if principal is None:
-            principal = await authenticator.authenticate(token)
-        return admission, principal, policy
+            principal = await parts.authenticator.authenticate(token)
+        return parts, principal
 
 
 def _may_check(principal: Principal, requests: Iterable[CheckRequest]) -> None:

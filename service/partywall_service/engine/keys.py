@@ -4,6 +4,7 @@ A key carries its tenant's shard as a hash tag, so that Redis Cluster spreads sh
 while the checks of one shard still share a script call.
 """
 
+from typing import Literal
 from zlib import crc32
 
 SHARDS = 256
@@ -27,9 +28,12 @@ def lease(prefix: str, tenant: str, limit: str, name: str) -> str:
     return f"{_of(prefix, tenant)}:lease:{limit}:{name}"
 
 
-def instances(prefix: str) -> str:
-    """The sorted set of sidecars last seen alive: member an instance id, score its last beat."""
-    return f"{prefix}:instances"
+def instances(prefix: str, kind: Literal["sidecars", "sdk"] = "sidecars") -> str:
+    """The sorted set of processes last seen alive: member an instance id, score its last sign.
+
+    Sidecars and SDK processes share a hash tag, because one script call tells both.
+    """
+    return f"{prefix}:{{instances}}:{kind}"
 
 
 def _of(prefix: str, tenant: str) -> str:

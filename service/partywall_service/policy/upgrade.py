@@ -1,26 +1,61 @@
-"""Which tier would have admitted what this one denied."""
+"""Which tier would have admitted what this one denied, or has what this one lacks.
 
-from partywall.decision import Decision
+Always the first such tier after the tenant's own, in the file's order.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from partywall.decision import Decision, Window
 from partywall_service.policy.model import Policy, Tier
 
 
 def upgrade(policy: Policy, decision: Decision) -> str | None:
-    """The first tier after the decision's own, in the file's order, that would have admitted it.
+    """The next tier that would have admitted a denied check, or None.
 
-    None when there is none, or when the tenant's tier is unknown to the policy.
+    None also when the decision's tier is unknown to the policy.
     """
-    names = list(policy.tiers)
-    if decision.tier is None or decision.tier not in policy.tiers:
+    if decision.tier is None:
         return None
-    further = names[names.index(decision.tier) + 1 :]
-    return next((name for name in further if _would_admit(policy.tiers[name], decision)), None)
+    return next_tier(policy, decision.tier, decision.limit, decision.cost, decision.windows)
 
 
-def _would_admit(tier: Tier, decision: Decision) -> bool:
-    limit = tier.limits.get(decision.limit)
-    if limit is None:
+def next_tier(
+    policy: Policy, tier: str, limit: str, cost: int, windows: Sequence[Window]
+) -> str | None:
+    """The next tier that would have admitted `cost`, as the windows of `limit` stand; or None."""
+    spent = {window.window: window.quota - window.remaining for window in windows}
+    return next(
+        (
+            further.name
+            for further in _after(policy, tier)
+            if _would_admit(further, limit, cost, spent)
+        ),
+        None,
+    )
+
+
+def feature_upgrades(policy: Policy, tier: str) -> dict[str, str]:
+    """For each feature that `tier` lacks and a later one has: the first such tier."""
+    own = policy.tiers[tier].features
+    upgrades: dict[str, str] = {}
+    for further in _after(policy, tier):
+        for feature in further.features:
+            if feature not in own:
+                upgrades.setdefault(feature, further.name)
+    return upgrades
+
+
+def _after(policy: Policy, tier: str) -> Iterable[Tier]:
+    names = list(policy.tiers)
+    if tier not in policy.tiers:
+        return ()
+    return [policy.tiers[name] for name in names[names.index(tier) + 1 :]]
+
+
+def _would_admit(tier: Tier, limit: str, cost: int, spent: dict[int, int]) -> bool:
+    its = tier.limits.get(limit)
+    if its is None:
         return False
-    spent = {window.window: window.quota - window.remaining for window in decision.windows}
-    return not limit.enforce or all(
-        spent.get(rate.window, 0) + decision.cost <= rate.quota for rate in limit.rates
+    return not its.enforce or all(
+        spent.get(rate.window, 0) + cost <= rate.quota for rate in its.rates
     )

@@ -24,6 +24,7 @@ def test_every_operation_of_the_contract_is_there() -> None:
     assert set(V1) == {
         "POST /v1/check",
         "POST /v1/checks",
+        "POST /v1/permits",
         "GET /v1/authz",
         "GET /v1/tenants",
         "PUT /v1/tenants/{tenant}",
