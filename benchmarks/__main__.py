@@ -4,9 +4,15 @@ import sys
 
 import uvloop
 
-from benchmarks import check, checks, growth, memory, report, setup
+from benchmarks import check, checks, growth, memory, middleware, report, setup
 
-MEASUREMENTS = {"check": check, "checks": checks, "growth": growth, "memory": memory}
+MEASUREMENTS = {
+    "check": check,
+    "checks": checks,
+    "growth": growth,
+    "memory": memory,
+    "middleware": middleware,
+}
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,11 +17,13 @@ class Load:
         answered: responses in the measured time.
         seconds: the measured time.
         statuses: responses by status.
+        latencies: seconds of each response, where they were timed.
     """
 
     answered: int = 0
     seconds: float = 0.0
     statuses: dict[int, int] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -31,9 +33,11 @@ class Load:
 
 class _Connection(asyncio.Protocol):
     def __init__(
-        self, requests: Iterator[bytes], load: Load, ended: "asyncio.Future[None]"
+        self, requests: Iterator[bytes], load: Load, ended: "asyncio.Future[None]", timed: bool
     ) -> None:
         self._requests = requests
+        self._timed = timed
+        self._sent = 0.0
         self._load = load
         self._ended = ended
         self._buffer = b""
@@ -52,6 +56,8 @@ class _Connection(asyncio.Protocol):
         length = int(self._buffer[at + 16 : self._buffer.find(b"\r", at)])
         if len(self._buffer) < head + 4 + length:
             return
+        if self._timed:
+            self._load.latencies.append(time.perf_counter() - self._sent)
         status = int(self._buffer[9:12])
         self._load.answered += 1
         self._load.statuses[status] = self._load.statuses.get(status, 0) + 1
@@ -68,7 +74,14 @@ class _Connection(asyncio.Protocol):
         if request is None:
             self._transport.close()
         else:
+            self._sent = time.perf_counter() if self._timed else 0.0
             self._transport.write(request)
+
+
+def get(path: str, headers: Mapping[str, str]) -> bytes:
+    """A GET, ready to send."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n{lines}\r\n".encode()
 
 
 def post(path: str, body: bytes, token: str) -> bytes:
@@ -80,9 +93,19 @@ def post(path: str, body: bytes, token: str) -> bytes:
 
 
 async def drive(
-    url: str, requests: Sequence[bytes], *, connections: int, seconds: float | None = None
+    url: str,
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float | None = None,
+    statuses: Collection[int] = (200,),
+    timed: bool = False,
 ) -> Load:
-    """Sends `requests` round and round for `seconds`, or once through when that is None."""
+    """Sends `requests` round and round for `seconds`, or once through when that is None.
+
+    Raises:
+        RuntimeError: a response had none of the `statuses`.
+    """
     target = urlsplit(url)
     load = Load()
     begun = time.perf_counter()
@@ -102,10 +125,12 @@ async def drive(
         ended: asyncio.Future[None] = loop.create_future()
         ends.append(ended)
         await loop.create_connection(
-            lambda ended=ended: _Connection(source, load, ended), target.hostname, target.port
+            lambda ended=ended: _Connection(source, load, ended, timed),
+            target.hostname,
+            target.port,
         )
     await asyncio.gather(*ends)
     load.seconds = time.perf_counter() - begun
-    if set(load.statuses) - {200}:
-        raise RuntimeError(f"not every answer was a 200: {load.statuses}")
+    if set(load.statuses) - set(statuses):
+        raise RuntimeError(f"expected only {sorted(statuses)}: {load.statuses}")
     return load

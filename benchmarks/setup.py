@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
@@ -17,11 +17,8 @@ from partywall_service.embedded import EmbeddedServers
 from partywall_service.ledger.migrations import upgrade
 
 TOKEN = "benchmark-token"
-POLICY = """
-default_tier = "free"
-[tiers.free.limits]
-requests = "10000000/minute"
-"""
+PLENTY = "10000000/minute"
+"""A rate that nothing here reaches."""
 
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED = {CORES[0]}
@@ -51,10 +48,12 @@ def stores() -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def sidecar(stores: Stores) -> Iterator[str]:
+def sidecar(
+    stores: Stores, *, rate: str = PLENTY, core: Collection[int] = MEASURED
+) -> Iterator[str]:
     """A sidecar of one process; its URL."""
-    config = stores.directory / "quotas.toml"
-    config.write_text(POLICY)
+    config = stores.directory / f"quotas-{rate.replace('/', '-')}.toml"
+    config.write_text(f'default_tier = "free"\n[tiers.free.limits]\nrequests = "{rate}"\n')
     with _process(
         lambda port: ["-m", "partywall_service", "serve", "--port", str(port)],
         {
@@ -66,19 +65,27 @@ def sidecar(stores: Stores) -> Iterator[str]:
             "PARTYWALL_DATA_DIR": str(stores.directory / "sidecar"),
         },
         ready="/readyz",
+        core=core,
     ) as url:
         yield url
 
 
 @contextlib.contextmanager
-def app(name: str, stores: Stores, *, factory: bool = False) -> Iterator[str]:
-    """One of `benchmarks.apps` under uvicorn, as the sidecar runs it; its URL."""
+def app(
+    name: str,
+    stores: Stores,
+    *,
+    factory: bool = False,
+    module: str = "benchmarks.apps",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """One app of a module under uvicorn, as the sidecar runs it; its URL."""
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-server-header"]
     options += ["--log-level", "warning", *(["--factory"] if factory else [])]
     redis_url = stores.redis_url.replace("unix://", "redis+unix://")
     with _process(
-        lambda port: ["-m", "uvicorn", f"benchmarks.apps:{name}", "--port", str(port), *options],
-        {"BENCH_REDIS_URL": redis_url},
+        lambda port: ["-m", "uvicorn", f"{module}:{name}", "--port", str(port), *options],
+        {"BENCH_REDIS_URL": redis_url, **(environment or {})},
         ready="/",
     ) as url:
         yield url
@@ -86,7 +93,11 @@ def app(name: str, stores: Stores, *, factory: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _process(
-    command: Callable[[int], Sequence[str]], environment: Mapping[str, str], *, ready: str
+    command: Callable[[int], Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    ready: str,
+    core: Collection[int] = MEASURED,
 ) -> Iterator[str]:
     with create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -96,11 +107,11 @@ def _process(
         stdout=subprocess.DEVNULL,
     )
     try:
-        os.sched_setaffinity(process.pid, MEASURED)
+        os.sched_setaffinity(process.pid, core)
         url = f"http://127.0.0.1:{port}"
         _until_ready(process, url + ready)
         for thread in Path(f"/proc/{process.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), MEASURED)
+            os.sched_setaffinity(int(thread.name), core)
         yield url
     finally:
         process.terminate()

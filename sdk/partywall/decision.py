@@ -10,7 +10,11 @@ from typing import Literal
 import msgspec
 
 HeaderFamily = Literal["ietf", "legacy", "both", "none"]
-Reason = Literal["limit-exceeded", "tenant-suspended", "unknown-tenant", "unknown-limit"]
+Reason = Literal[
+    "limit-exceeded", "tenant-suspended", "unknown-tenant", "unknown-limit", "unavailable"
+]
+"""`unavailable`: nothing could decide, and the limit or the app is `closed` then. The SDK alone
+says so; over REST it is the problem of that name."""
 
 _MOST = 10**15 - 1
 """The largest integer RFC 9651 knows; a larger one would make a client drop the whole field."""
@@ -68,29 +72,41 @@ class Decision(msgspec.Struct, frozen=True):
         return self.allowed
 
 
-def rate_limit_headers(decision: Decision, family: HeaderFamily = "both") -> dict[str, str]:
+def rate_limit_headers(
+    decision: Decision, family: HeaderFamily = "both", *further: Decision
+) -> dict[str, str]:
     """The headers a governed response carries, by docs/contract.md section 5.
 
     The longest window bears the limit's bare name, further ones the name and their length in
     seconds (`"requests-1s"`). The legacy family speaks of the window with the least remaining.
     A denial adds `Retry-After` in whole seconds, rounded up, when there is a moment to name.
+
+    Args:
+        decision: the one that the response hangs on.
+        family: which headers; `Retry-After` comes with each.
+        further: decisions of other limits that the same request was charged to.
     """
     headers: dict[str, str] = {}
-    if decision.windows:
-        if family in ("ietf", "both"):
-            named = _named_windows(decision)
-            headers["RateLimit-Policy"] = ", ".join(
-                f'"{name}";q={min(window.quota, _MOST)};w={window.window}' for name, window in named
-            )
-            headers["RateLimit"] = ", ".join(
-                f'"{name}";r={min(window.remaining, _MOST)};t={math.ceil(window.reset_after)}'
-                for name, window in named
-            )
-        if family in ("legacy", "both"):
-            tightest = min(decision.windows, key=lambda window: window.remaining)
-            headers["X-RateLimit-Limit"] = str(tightest.quota)
-            headers["X-RateLimit-Remaining"] = str(tightest.remaining)
-            headers["X-RateLimit-Reset"] = str(math.ceil(tightest.reset_after))
+    if family != "none":
+        named = _named_windows(decision)
+        for other in further:
+            named += _named_windows(other)
+        if named:
+            if family != "legacy":
+                headers["RateLimit-Policy"] = ", ".join(
+                    [f'"{name}";q={min(one.quota, _MOST)};w={one.window}' for name, one in named]
+                )
+                headers["RateLimit"] = ", ".join(
+                    [
+                        f'"{name}";r={min(one.remaining, _MOST)};t={math.ceil(one.reset_after)}'
+                        for name, one in named
+                    ]
+                )
+            if family != "ietf":
+                _, tightest = named[0] if len(named) == 1 else min(named, key=_room)
+                headers["X-RateLimit-Limit"] = str(tightest.quota)
+                headers["X-RateLimit-Remaining"] = str(tightest.remaining)
+                headers["X-RateLimit-Reset"] = str(math.ceil(tightest.reset_after))
     if not decision.allowed and decision.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(decision.retry_after))
     return headers
@@ -130,8 +146,15 @@ def _denial_sentence(decision: Decision) -> str:
 
 
 def _named_windows(decision: Decision) -> list[tuple[str, Window]]:
-    longest_first = sorted(decision.windows, key=lambda window: -window.window)
+    windows = decision.windows
+    if len(windows) == 1:
+        return [(decision.limit, windows[0])]
+    longest_first = sorted(windows, key=lambda window: -window.window)
     return [
         (decision.limit if rank == 0 else f"{decision.limit}-{window.window}s", window)
         for rank, window in enumerate(longest_first)
     ]
+
+
+def _room(named: tuple[str, Window]) -> int:
+    return named[1].remaining

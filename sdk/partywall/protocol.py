@@ -8,11 +8,12 @@ charged by the sidecar to the end of that time, so a unit spent within it is nev
 it was charged (docs/design.md, "Permits").
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated
 
 import msgspec
 
-from partywall.decision import Window
+from partywall.decision import Reason, Window
 
 MAX_ITEMS = 1000
 """Asks, and as many returns, that one request may carry."""
@@ -21,19 +22,34 @@ LONGEST_HOLD = 0.4
 """Seconds that a denial, or any answer that charges nothing, may be held without asking again: a
 raised limit or a suspension is known to every sidecar within 0.5 s, so to every SDK within one."""
 
-PermitReason = Literal[
-    "limit-exceeded", "tenant-suspended", "unknown-tenant", "unknown-limit", "unavailable"
-]
+LONGEST_HORIZON = 0.5
+"""Seconds: the longest that units may be spent after they were asked for."""
 
-_MAX_AMOUNT = 2**53 - 1
+SHORTEST_HORIZON = 0.025
+"""Seconds that units needed at once may be spent for, at least."""
+
+MAX_AMOUNT = 2**53 - 1
+"""The largest cost: what JSON and Lua carry exactly."""
+
+LIMIT_PATTERN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a limit's name fully matches."""
+
 TenantField = Annotated[
     str, msgspec.Meta(min_length=1, max_length=128, description="The tenant's id.")
 ]
 LimitField = Annotated[
     str, msgspec.Meta(min_length=1, max_length=64, description="A limit that some tier names.")
 ]
-Units = Annotated[int, msgspec.Meta(ge=1, le=_MAX_AMOUNT)]
+Units = Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT)]
 LeaseId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
+
+
+def horizon(shortest_window: int) -> float:
+    """Seconds for which units leased ahead may be spent: a twentieth of a limit's shortest window.
+
+    A lease is charged to its end, so this is the share of throughput that leasing may cost.
+    """
+    return min(LONGEST_HORIZON, shortest_window / 20)
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +69,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: LimitField
     cost: Units = 1
     need: Units = 1
-    ahead: Annotated[int, msgspec.Meta(ge=0, le=_MAX_AMOUNT)] = 0
+    ahead: Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)] = 0
     lease: LeaseId | None = None
 
 
@@ -73,11 +89,15 @@ class PermitsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         instance: the process's own id, by which the sidecars count who shares a quota.
         asks: no two of one tenant and limit, by convention: join them instead.
         returns: of this process's earlier leases.
+        within: seconds, counted from before the request is sent, within which units that are needed
+            at once will be spent. They are charged to the end of that time, so it should be some
+            round trips and no more; each limit's horizon bounds it.
     """
 
     instance: LeaseId
     asks: list[Ask] = []
     returns: list[GiveBack] = []
+    within: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_HORIZON)] = SHORTEST_HORIZON
 
 
 class Permit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,7 +120,7 @@ class Permit(msgspec.Struct, frozen=True, omit_defaults=True):
 
     allowed: bool
     tier: str | None = None
-    reason: PermitReason | None = None
+    reason: Reason | None = None
     degraded: bool = False
     granted: int = 0
     seconds: float = 0.0

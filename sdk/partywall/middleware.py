@@ -1,0 +1,254 @@
+"""PartywallMiddleware: pure ASGI, in front of any app."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import get_args
+
+from partywall import context, responses
+from partywall.account import Answer
+from partywall.client import Partywall
+from partywall.decision import Decision, HeaderFamily, rate_limit_headers
+from partywall.errors import (
+    ConfigurationError,
+    Denied,
+    FeatureMissing,
+    InvalidCredentials,
+    KeysUnavailable,
+    LimitExceeded,
+    SidecarError,
+    TenantConflict,
+    TenantRefused,
+)
+from partywall.outage import OnOutage
+from partywall.responses import ASGIApp, Denial, Message, Receive, Rendered, Scope, Send
+from partywall.rules import CostOf, LimitOf, Routes, Rule
+from partywall.tenants import FromDomain, FromPath, Resolver, chain, is_tenant_id
+
+Shaped = Denial | ASGIApp | None
+OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
+
+SCOPE_KEY = "partywall"
+"""Where the scope holds the request's `Governed`."""
+
+
+class Governed:
+    """One request under way: its client, its decisions, and the app's responses with the headers.
+
+    Attributes:
+        client: what the middleware asks.
+        answer: to the middleware's own limit.
+        started: whether the app's response has begun.
+    """
+
+    __slots__ = ("_family", "_further", "_send", "answer", "client", "started")
+
+    def __init__(self, client: Partywall, answer: Answer, family: HeaderFamily, send: Send) -> None:
+        self.client = client
+        self.answer = answer
+        self.started = False
+        self._family = family
+        self._send = send
+        self._further: tuple[Decision, ...] = ()
+
+    def add(self, decision: Decision) -> None:
+        """Notes that the request was charged to a further limit: its headers say so."""
+        self._further = (*self._further, decision)
+
+    async def send(self, message: Message) -> None:
+        """Passes the app's messages on; the first gets the headers."""
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.accept"):
+            self.started = True
+            headers = responses.raw(
+                rate_limit_headers(self.answer.decision, self._family, *self._further)
+            )
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        await self._send(message)
+
+
+class PartywallMiddleware:
+    """Admits or denies each request of each tenant, and runs the app in the tenant's context.
+
+    HTTP requests and WebSocket connects are governed; everything else passes.
+
+    Args:
+        app: the ASGI app behind it.
+        tenant: a resolver (`partywall.tenants`), a list of them, or a callable of the ASGI scope
+            that returns the tenant's id or None, awaitable or not.
+        sidecar: its URL, `http://…` or `unix:///…`; left out, PARTYWALL_SIDECAR_URL.
+        token: of the scope `host`; left out, PARTYWALL_TOKEN.
+        limit: which limit requests are charged to, or a callable of the scope.
+        cost: what a request costs, or a callable of the scope.
+        rules: other limits and costs for some routes; the first that matches applies.
+        exempt: paths that are not governed, `*` for any characters; the app sees no tenant there.
+        headers: which families of rate-limit headers responses carry.
+        on_outage: what decides while no sidecar does: `local`, `open` or `closed`.
+        enforce: False observes only: nothing is denied, headers are set all the same.
+        on_denial: shapes denials: called with the scope and the `Denial`, it returns a changed
+            denial, an ASGI app that answers in its place, or None to leave it; awaitable or not.
+        deadline: seconds the sidecar has for an answer.
+        client: a `Partywall` to share in place of `sidecar`, `token`, `on_outage` and `deadline`;
+            it stays the caller's to close.
+
+    Raises:
+        ConfigurationError: for an argument that cannot be, with what was expected.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        tenant: Resolver | Sequence[Resolver],
+        sidecar: str | None = None,
+        token: str | None = None,
+        limit: LimitOf = "requests",
+        cost: CostOf = 1,
+        rules: Iterable[Rule] = (),
+        exempt: Iterable[str] = (),
+        headers: HeaderFamily = "both",
+        on_outage: OnOutage = "local",
+        enforce: bool = True,
+        on_denial: OnDenial | None = None,
+        deadline: float = 0.25,
+        client: Partywall | None = None,
+    ) -> None:
+        if headers not in get_args(HeaderFamily):
+            raise ConfigurationError(
+                f"expected headers to be one of {', '.join(get_args(HeaderFamily))}; "
+                f"got {headers!r}"
+            )
+        resolvers = [tenant] if callable(tenant) else list(tenant)
+        self.app = app
+        self._routes = Routes(rules, exempt, limit, cost)
+        self._resolve = chain(resolvers)
+        self._owns_client = client is None
+        self._client = client or Partywall(sidecar, token, on_outage=on_outage, deadline=deadline)
+        self._headers = headers
+        self._enforce = enforce
+        self._on_denial = on_denial
+        self._strip = next(
+            (one for one in resolvers if isinstance(one, FromPath) and one.strip), None
+        )
+        for one in resolvers:
+            if isinstance(one, FromDomain):
+                one.use(self._client.tenant_of_domain)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        kind = scope["type"]
+        if kind in ("http", "websocket"):
+            asked = self._routes.of(scope)
+            if asked is None:
+                await self.app(scope, receive, send)
+            else:
+                await self._govern(scope, receive, send, *asked)
+        elif kind == "lifespan" and self._owns_client:
+            await self.app(scope, receive, self._closing(send))
+        else:
+            await self.app(scope, receive, send)
+
+    async def _govern(
+        self, scope: Scope, receive: Receive, send: Send, limit: str, cost: int
+    ) -> None:
+        try:
+            tenant = self._resolve(scope)
+            if tenant is not None and not isinstance(tenant, str):
+                tenant = await tenant
+        except (Denied, KeysUnavailable, SidecarError) as exc:
+            await self._refuse(_denial_of(exc, self._headers), scope, receive, send)
+            return
+        if tenant is None or not is_tenant_id(tenant):
+            await self._refuse(responses.no_tenant(), scope, receive, send)
+            return
+        permits = self._client.permits
+        answer = permits.take(tenant, limit, cost) or await permits.ask(tenant, limit, cost)
+        if not answer.decision.allowed and self._enforce and not _is_free(answer.decision):
+            await self._deny_answer(answer, scope, receive, send)
+        else:
+            await self._run(answer, scope, receive, send)
+
+    async def _refuse(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
+        """Denies a request without a tenant; where nothing is enforced, the app sees none."""
+        if self._enforce:
+            await self._deny(denial, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _run(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._strip is not None:
+            scope = self._strip.stripped(scope, answer.tenant.id)
+        governed = scope[SCOPE_KEY] = Governed(self._client, answer, self._headers, send)
+        token = context.enter(answer.tenant)
+        try:
+            await self.app(scope, receive, governed.send)
+        except Denied as exc:
+            # Raised by the app itself or a dependency of it (`partywall.fastapi`).
+            if governed.started:
+                raise
+            await self._deny(_denial_of(exc, self._headers), scope, receive, send)
+        finally:
+            context.leave(token)
+
+    async def _deny_answer(
+        self, answer: Answer, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Denies by a decision; a held one is rendered once."""
+        rendered = answer.rendered
+        if not isinstance(rendered, Rendered):
+            denial = _denial_by(answer, self._headers)
+            if self._on_denial is not None:
+                await self._deny(denial, scope, receive, send)
+                return
+            rendered = answer.rendered = Rendered(denial)
+        await rendered(scope, receive, send)
+
+    async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = Rendered(denial)
+        if self._on_denial is not None:
+            shaped = self._on_denial(scope, denial)
+            if inspect.isawaitable(shaped):
+                shaped = await shaped
+            if isinstance(shaped, Denial):
+                answer = Rendered(shaped)
+            elif shaped is not None:
+                answer = shaped
+        await answer(scope, receive, send)
+
+    def _closing(self, send: Send) -> Send:
+        """Gives back unspent permits when the app has shut down."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self._client.aclose()
+            await send(message)
+
+        return closing
+
+
+def _is_free(decision: Decision) -> bool:
+    """No tier names the limit: nothing says how much is too much (the permits logged it)."""
+    return decision.reason == "unknown-limit"
+
+
+def _denial_by(answer: Answer, family: HeaderFamily) -> Denial:
+    decision = answer.decision
+    if decision.reason == "limit-exceeded":
+        return responses.over_limit(decision, answer.upgrade, family)
+    if decision.reason in ("tenant-suspended", "unknown-tenant"):
+        return responses.refused_tenant(decision.tenant, decision.reason)
+    return responses.unavailable("Whether the tenant may go on cannot be decided now.")
+
+
+def _denial_of(exc: Exception, family: HeaderFamily) -> Denial:
+    match exc:
+        case LimitExceeded():
+            return responses.over_limit(exc.decision, exc.upgrade, family)
+        case FeatureMissing():
+            return responses.missing_feature(exc.tier, exc.feature, exc.upgrade)
+        case TenantRefused():
+            return responses.refused_tenant(exc.tenant, exc.reason)
+        case TenantConflict():
+            return responses.conflicting_tenants(str(exc))
+        case InvalidCredentials():
+            return responses.invalid_credentials(str(exc))
+    return responses.unavailable("Which tenant this is cannot be found out now.")

@@ -1,0 +1,369 @@
+"""Permits: leases and denials held in this process, so that a hot tenant's check asks nobody.
+
+A check is answered from what is in hand; else it joins the question that goes to the sidecar next.
+While a question is under way new checks gather for the one after it (natural batching: no timer,
+and no added wait when idle). docs/design.md, "Permits", has the arithmetic and its proof.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import NamedTuple
+
+from partywall.account import Account, Answer, Waiter
+from partywall.decision import Decision
+from partywall.errors import SidecarError, UnexpectedAnswer
+from partywall.outage import OnOutage, Outage
+from partywall.protocol import (
+    LONGEST_HORIZON,
+    MAX_ITEMS,
+    SHORTEST_HORIZON,
+    Ask,
+    GiveBack,
+    PermitsAnswer,
+    PermitsRequest,
+)
+
+MAX_IN_FLIGHT = 2
+"""Questions at once: one being answered while the next is made."""
+
+GENERATION_SIZE = 20_000
+"""Accounts in a generation: at most twice as many are remembered."""
+
+GENERATION_SECONDS = 30.0
+"""An account that was not used for one to two of these leaves."""
+
+TRIPS_WITHIN = 4
+"""Units that are needed at once must be spent within this many of the longest round trips of late;
+an answer that takes longer is of no use, and is asked for again."""
+
+RETRY_SECONDS = 0.05
+"""After a failed question, checks are decided without the sidecar for so long before one asks."""
+
+RETURN_SECONDS = 10.0
+"""For how long a return is tried; after that the sidecar has forgotten the lease."""
+
+Lease = Callable[[PermitsRequest], Awaitable[PermitsAnswer]]
+
+log = logging.getLogger("partywall")
+
+
+class Counts(NamedTuple):
+    """Checks answered in this process since its start, by outcome; `degraded` counts in both."""
+
+    admitted: int
+    denied: int
+    degraded: int
+
+
+class _Call(NamedTuple):
+    """A question under way: the accounts it asks for, and what it gives back with when."""
+
+    asked: list[tuple[Account, Ask]]
+    returns: list[tuple[float, GiveBack]]
+
+
+class Permits:
+    """Decides checks of one event loop.
+
+    Args:
+        lease: asks the sidecar; raises `SidecarError` when there is no answer.
+        on_outage: what decides then.
+        deadline: seconds after which a check is decided without an answer that it could use.
+        instance: this process's id for the sidecar; a random one when left out.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        on_outage: OnOutage = "local",
+        deadline: float = 0.25,
+        instance: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lease = lease
+        self._outage = Outage(on_outage)
+        self._deadline = deadline
+        self._instance = instance or secrets.token_hex(8)
+        self._clock = clock
+        self._numbers = count(1)
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._older: dict[tuple[str, str], Account] = {}
+        self._turned_at = clock()
+        self._queue: deque[Account] = deque()
+        self._returns: deque[tuple[float, GiveBack]] = deque()
+        self._leases: deque[tuple[float, str, Account]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._trip = 0.0
+        self._retry_at = 0.0
+        self._failing: str | None = None
+        self._unknown_limits: set[str] = set()
+        self._upgrades: dict[str, dict[str, str]] = {}
+        self._closed = False
+        self._admitted = self._denied = self._degraded = 0
+
+    def __len__(self) -> int:
+        return len(self._accounts) + len(self._older)
+
+    @property
+    def counts(self) -> Counts:
+        """What was answered so far."""
+        return Counts(self._admitted, self._denied, self._degraded)
+
+    def upgrade_for(self, tier: str | None, feature: str) -> str | None:
+        """The first later tier that has a feature, as the sidecar last said; None without one."""
+        return self._upgrades.get(tier or "", {}).get(feature)
+
+    async def decide(self, tenant: str, limit: str, cost: int = 1) -> Decision:
+        """Decides one check; never raises for want of an answer."""
+        answer = self.take(tenant, limit, cost) or await self.ask(tenant, limit, cost)
+        return answer.decision
+
+    def take(self, tenant: str, limit: str, cost: int) -> Answer | None:
+        """An answer from what is in hand, without waiting; None when the sidecar must be asked."""
+        account = self._accounts.get((tenant, limit))
+        if account is None:
+            account = self._remembered(tenant, limit)
+            if account is None:
+                return None
+        answer = account.take(cost, self._clock())
+        if answer is not None:
+            self._count(answer.decision)
+        return answer
+
+    async def ask(self, tenant: str, limit: str, cost: int) -> Answer:
+        """An answer from the sidecar, or by `on_outage` when it gives none in time."""
+        account = self._account(tenant, limit)
+        now = self._clock()
+        if now < self._retry_at or self._closed:
+            answer = self._without_sidecar(account, cost)
+        else:
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            account.waiting.append(Waiter(cost, now + self._deadline, future))
+            self._enqueue(account)
+            answer = await future
+        self._count(answer.decision)
+        return answer
+
+    async def aclose(self) -> None:
+        """Gives back what was not spent and ends; later checks are decided by `on_outage`."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._calls:
+            await asyncio.wait(self._calls)
+        for _, _, account in self._leases:
+            self._give_back(account)
+        self._leases.clear()
+        while self._returns:
+            call = self._gather()
+            await self._send(call)
+            if self._failing is not None:
+                return
+
+    def _account(self, tenant: str, limit: str) -> Account:
+        account = self._accounts.get((tenant, limit)) or self._remembered(tenant, limit)
+        if account is None:
+            account = self._accounts[tenant, limit] = Account(tenant, limit)
+            if len(self._accounts) >= GENERATION_SIZE:
+                self._turn(self._clock())
+        return account
+
+    def _remembered(self, tenant: str, limit: str) -> Account | None:
+        account = self._older.pop((tenant, limit), None)
+        if account is not None:
+            self._accounts[tenant, limit] = account
+        return account
+
+    def _turn(self, now: float) -> None:
+        """Begins a new generation; who was not used in the last one is forgotten."""
+        self._older, self._accounts = self._accounts, {}
+        self._turned_at = now
+
+    def _enqueue(self, account: Account) -> None:
+        if not account.asking:
+            account.asking = True
+            self._queue.append(account)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and len(self._calls) < MAX_IN_FLIGHT:
+            # At the end of this turn of the loop, so that all who are ready share the question.
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        if self._clock() - self._turned_at > GENERATION_SECONDS:
+            self._turn(self._clock())
+        while (self._queue or self._returns) and len(self._calls) < MAX_IN_FLIGHT:
+            call = self._gather()
+            if not (call.asked or call.returns):
+                return
+            task = asyncio.get_running_loop().create_task(self._send(call))
+            self._calls.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if self._queue or (self._returns and self._failing is None):
+            self._schedule()
+
+    def _gather(self) -> _Call:
+        now = self._clock()
+        asked: list[tuple[Account, Ask]] = []
+        while self._queue and len(asked) < MAX_ITEMS:
+            account = self._queue.popleft()
+            self._give_back(account)
+            ask = account.question(f"{self._instance}-{next(self._numbers)}", now)
+            if ask is None:
+                account.asking = False
+            else:
+                asked.append((account, ask))
+        returns: list[tuple[float, GiveBack]] = []
+        while self._returns and len(returns) < MAX_ITEMS:
+            until, give_back = self._returns.popleft()
+            if now < until:
+                returns.append((until, give_back))
+        return _Call(asked, returns)
+
+    async def _send(self, call: _Call) -> None:
+        sent = self._clock()
+        request = PermitsRequest(
+            self._instance,
+            [ask for _, ask in call.asked],
+            [unspent for _, unspent in call.returns],
+            min(LONGEST_HORIZON, max(SHORTEST_HORIZON, TRIPS_WITHIN * self._trip)),
+        )
+        try:
+            answer = _complete(await self._lease(request), len(call.asked))
+        except SidecarError as exc:
+            self._returns.extendleft(reversed(call.returns))
+            self._fail(exc)
+            for account, _ in call.asked:
+                account.asking = False
+                self._release(account)
+            return
+        except BaseException:
+            # Cancelled, or a fault of our own: nobody may wait for ever, and it is not hidden.
+            for account, _ in call.asked:
+                account.asking = False
+                self._release(account)
+            raise
+        self._succeed()
+        self._outage.instances = answer.instances
+        self._receive(call, answer, sent)
+
+    def _receive(self, call: _Call, answer: PermitsAnswer, sent: float) -> None:
+        now = self._clock()
+        # The longest round trip of late: one slow answer must not make the next ones useless.
+        self._trip = max(now - sent, 0.9 * self._trip)
+        for tier, facts in answer.tiers.items():
+            self._upgrades[tier] = facts.upgrades
+        for (account, ask), permit in zip(call.asked, answer.permits, strict=True):
+            account.asking = False
+            facts_of_tier = answer.tiers.get(permit.tier or "")
+            account.told(ask, permit, facts_of_tier.features if facts_of_tier else (), now)
+            if permit.windows:
+                self._outage.learn(ask.limit, permit.windows)
+            if permit.reason == "unknown-limit":
+                self._say_unknown(ask.limit)
+            if not permit.granted:
+                account.hold(ask, permit, now)
+            elif now < sent + permit.seconds:
+                account.lend(ask, permit, sent + permit.seconds, now)
+                if account.lease is not None and account.units:
+                    self._watch(account, account.lease)
+            elif permit.leased and ask.lease is not None:
+                # Too late: charged to a time that has passed, so it must not be spent any more.
+                back = GiveBack(ask.tenant, ask.limit, ask.lease, permit.granted)
+                self._returns.append((now + RETURN_SECONDS, back))
+            if account.waiting:
+                self._ask_again(account, now)
+
+    def _ask_again(self, account: Account, now: float) -> None:
+        late = [waiter for waiter in account.waiting if waiter.until <= now]
+        for waiter in late:
+            account.waiting.remove(waiter)
+            self._settle(account, waiter)
+        if account.waiting:
+            self._enqueue(account)
+
+    def _watch(self, account: Account, lease: str) -> None:
+        """Sees to it that what is left of a lease goes back when it ends."""
+        self._leases.append((account.ends, lease, account))
+        if self._sweep is None:
+            self._sweep_at(account.ends)
+
+    def _sweep_at(self, moment: float) -> None:
+        delay = max(0.0, moment - self._clock())
+        self._sweep = asyncio.get_running_loop().call_later(delay, self._sweep_ended)
+
+    def _sweep_ended(self) -> None:
+        self._sweep = None
+        now = self._clock()
+        while self._leases and self._leases[0][0] <= now:
+            _, lease, account = self._leases.popleft()
+            if account.lease == lease:
+                self._give_back(account)
+        if self._leases:
+            self._sweep_at(self._leases[0][0])
+        if self._returns:
+            self._schedule()
+
+    def _give_back(self, account: Account) -> None:
+        unspent = account.unspent()
+        if unspent is not None:
+            self._returns.append((self._clock() + RETURN_SECONDS, unspent))
+
+    def _release(self, account: Account) -> None:
+        """Decides all that wait for an answer that will not come."""
+        while account.waiting:
+            self._settle(account, account.waiting.popleft())
+
+    def _settle(self, account: Account, waiter: Waiter) -> None:
+        if not waiter.answer.done():
+            waiter.answer.set_result(self._without_sidecar(account, waiter.cost))
+
+    def _without_sidecar(self, account: Account, cost: int) -> Answer:
+        tenant = account.tenant
+        decision = self._outage.decide(tenant.id, tenant.tier, account.limit, cost, account.windows)
+        return Answer(decision, tenant)
+
+    def _fail(self, cause: SidecarError) -> None:
+        self._retry_at = self._clock() + RETRY_SECONDS
+        if self._failing != type(cause).__name__:
+            self._failing = type(cause).__name__
+            log.error("no sidecar decides: %s; on_outage=%r does", cause, self._outage.on_outage)
+
+    def _succeed(self) -> None:
+        if self._failing is not None:
+            self._failing = None
+            log.warning("the sidecar decides again: limits are exact")
+
+    def _say_unknown(self, limit: str) -> None:
+        if limit not in self._unknown_limits and len(self._unknown_limits) < MAX_ITEMS:
+            self._unknown_limits.add(limit)
+            log.error("no tier in quotas.toml names the limit %r: nothing limits it", limit)
+
+    def _count(self, decision: Decision) -> None:
+        if decision.allowed:
+            self._admitted += 1
+        else:
+            self._denied += 1
+        if decision.degraded:
+            self._degraded += 1
+
+
+def _complete(answer: PermitsAnswer, asked: int) -> PermitsAnswer:
+    if len(answer.permits) != asked:
+        raise UnexpectedAnswer(f"expected {asked} permits, got {len(answer.permits)}")
+    return answer
