@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partywall_service.engine.base import SUB_BUCKETS
+from partywall_service.engine.base import SLOTS, SUB_BUCKETS
 from tests.engine.harness import START, Harness, Subject
 
 SECOND = 1_000_000
@@ -223,4 +223,4 @@ def test_state_does_not_grow_with_the_quota(harness: Harness):
         for place in range(10 * SUB_BUCKETS):
             subject.check(START + place * 60 * SECOND // SUB_BUCKETS, max(1, quota // 100))
         sizes.append(len(subject.snapshot()[0]))
-    assert max(sizes) <= SUB_BUCKETS + 3
+    assert max(sizes) <= SLOTS + 2

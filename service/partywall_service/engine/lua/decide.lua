@@ -2,9 +2,10 @@
 --
 -- KEYS[i]    a ring, the hash of one tenant's, one limit's, one window:
 --              n        the newest sub-bucket in whose time something was charged (an index since
---                       the epoch); leases are charged to later ones, and do not move it there
+--                       the epoch); leases are charged to later ones, and do not move it there.
+--                       After the point, in 64ths: how far from it the last one with a cost is,
+--                       1 or 2 after it, or 63 to 32 for 1 to 32 before it
 --              s        the cost of all the sub-buckets kept, which are n - 32 to n + 2
---              l        the last of them with a cost; not there where that was always n
 --              0..34    the cost of the one whose index has this remainder by 35
 --            or a lease, a string of whole numbers with spaces between: its units, the microsecond
 --            until which they can be given back, then of each window its length in microseconds and
@@ -53,52 +54,76 @@ else
   now = time[1] * 1000000 + time[2]
 end
 
+-- The newest sub-bucket and the last one with a cost share a field, since every check reads both and
+-- hardly ever do they differ.
+local function pack(newest, last)
+  return last == newest and newest or newest + (last - newest) % 64 / 64
+end
+
+local function last_of(n, newest)
+  local after = (n - newest) * 64
+  return newest + (after <= AHEAD and after or after - 64)
+end
+
 -- A ring as it stands now. Read once in a batch however many questions it is asked, written once
--- after. Its own number keys are slots: the costs read or charged so far.
+-- after. `here` is the cost of the current sub-bucket. Of others only few are ever asked for: those
+-- known are in `others`, by index.
 local function read(key, window)
   local width = window / SUB_BUCKETS
   local clock = floor(now / width)
-  local here = clock % SLOTS
-  local head = call('HMGET', key, 'n', 's', 'l', here)
-  local ring = { key = key, width = width, current = clock, sum = 0, left = 0 }
-  local newest = tonumber(head[1])
-  if not newest then
+  local head = call('HMGET', key, 'n', 's', clock % SLOTS, (clock + AHEAD) % SLOTS)
+  local ring = {
+    key = key, width = width, current = clock, sum = 0, here = 0, left = 0,
+    n = false, newest = false, last = false, charged = false,
+  }
+  local n = tonumber(head[1])
+  if not n then
     return ring
   end
+  local newest = n - n % 1
   local passed = clock - newest
   if passed >= SLOTS then
     ring.stale = true -- all of it has left
     return ring
   end
+  ring.n = n
   ring.newest = newest
+  ring.last = n == newest and n or last_of(n, newest)
   ring.sum = tonumber(head[2])
-  ring.stored_last = tonumber(head[3])
-  ring.last = ring.stored_last or newest
-  if passed < 0 then
+  if passed == 0 then
+    ring.here = tonumber(head[3]) or 0
+  elseif passed < 0 then
     -- The clock was set back: go on from the newest sub-bucket, so that no past is reopened.
     ring.current = newest
-    here = newest % SLOTS
-    ring[here] = tonumber(call('HGET', key, here)) or 0
-  elseif passed <= AHEAD then
-    ring[here] = tonumber(head[4]) or 0
-  end
-  if passed > 0 then
-    -- Sub-buckets that leave between the newest and now; dropped when something is charged. Their
-    -- slots are those of the sub-buckets up to two after now, which hold nothing yet.
-    local slots = {}
-    for index = newest - SUB_BUCKETS, min(newest + AHEAD, clock - SUB_BUCKETS - 1) do
-      slots[#slots + 1] = index % SLOTS
+    ring.here = tonumber(call('HGET', key, newest % SLOTS)) or 0
+  else
+    if passed <= AHEAD then
+      ring.here = tonumber(head[3]) or 0
     end
-    local costs = call('HMGET', key, unpack(slots))
-    local leaving = {}
-    for i = 1, #slots do
-      if costs[i] then
-        ring.left = ring.left + costs[i]
-        leaving[#leaving + 1] = slots[i]
+    -- Sub-buckets that leave between the newest and now; they are dropped when something is charged.
+    -- Their slots are those that come into use. That of the last is asked for with the head.
+    local left = 0
+    if head[4] then
+      ring.freed = (clock + AHEAD) % SLOTS
+      left = tonumber(head[4])
+    end
+    local first, last = newest - SUB_BUCKETS, min(newest + AHEAD, clock - SLOTS + 1)
+    if first <= last then
+      local slots = {}
+      for index = first, last do
+        slots[index - first + 1] = index % SLOTS
       end
+      local costs = call('HMGET', key, unpack(slots))
+      for i = 1, #slots do
+        if costs[i] then
+          left = left + costs[i]
+        end
+      end
+      slots[#slots + 1] = (clock + AHEAD) % SLOTS
+      ring.leaving = slots
     end
-    ring.sum = ring.sum - ring.left
-    ring.leaving = leaving
+    ring.left = left
+    ring.sum = ring.sum - left
   end
   return ring
 end
@@ -112,18 +137,36 @@ local function reset_after(ring)
   return ring.sum == 0 and 0 or leaves_after(ring, ring.last)
 end
 
--- The cost of a sub-bucket, for those who ask for many: all slots are read once.
+-- The cost of a sub-bucket. Those beyond what is kept have the slots of what left a turn ago.
 local function cost_of(ring, index)
-  local slot = index % SLOTS
-  local known = ring[slot]
+  if index == ring.current then
+    return ring.here
+  end
+  local known = ring.others and ring.others[index]
   if known then
     return known
   end
   if not ring.newest or index > ring.newest + AHEAD then
-    return 0 -- the slot still holds what left a whole turn ago
+    return 0
   end
-  ring.stored = ring.stored or call('HMGET', ring.key, unpack(ALL_SLOTS))
-  return tonumber(ring.stored[slot + 1]) or 0
+  local slot = index % SLOTS
+  return tonumber(ring.stored and ring.stored[slot + 1] or call('HGET', ring.key, slot)) or 0
+end
+
+local function set_cost(ring, index, cost)
+  if index == ring.current then
+    ring.here = cost
+  else
+    ring.others = ring.others or {}
+    ring.others[index] = cost
+  end
+end
+
+-- Reads all slots, once in a batch, before a walk over them.
+local function read_all(ring)
+  if ring.newest and not ring.stored then
+    ring.stored = call('HMGET', ring.key, unpack(ALL_SLOTS))
+  end
 end
 
 -- Microseconds until the cost has room, absent other traffic: enough of the oldest must leave.
@@ -131,6 +174,7 @@ local function wait_for(ring, cost, quota)
   if cost > quota then
     return -1
   end
+  read_all(ring)
   local room = quota - ring.sum
   for index = ring.current - SUB_BUCKETS, ring.last - 1 do
     room = room + cost_of(ring, index)
@@ -141,18 +185,11 @@ local function wait_for(ring, cost, quota)
   return leaves_after(ring, ring.last)
 end
 
-local function set_cost(ring, index, cost)
-  local slot = index % SLOTS
-  ring[slot] = cost
-  ring.changed = ring.changed or {}
-  ring.changed[slot] = true
-end
-
--- Charges a sub-bucket: the current one, or the one in which a lease ends.
-local function charge(ring, index, units)
+-- Charges a lease to the sub-bucket in which it ends.
+local function charge_at(ring, index, units)
   set_cost(ring, index, cost_of(ring, index) + units)
   ring.sum = ring.sum + units
-  ring.last = max(ring.last or index, index)
+  ring.last = max(ring.last or 0, index)
   ring.charged = true
 end
 
@@ -162,22 +199,80 @@ local function take_back(ring, index, units)
     return
   end
   local cost = cost_of(ring, index)
-  units = min(units, cost)
+  units = min(units, cost) -- less only where the server lost the ring
   if units == 0 then
-    return -- only a server that lost the ring gets here
+    return
   end
   set_cost(ring, index, cost - units)
   ring.sum = ring.sum - units
-  if cost == units and index == ring.last then
-    -- What has left is looked through as well, where it is kept: a clock set back may show it again.
-    local kept = ring.charged and ring.current or ring.newest
-    ring.last = kept
-    for earlier = index - 1, kept - SUB_BUCKETS, -1 do
+  ring.given_back = true
+  if units == cost and index == ring.last then
+    -- What has left is looked through as well while it is kept: a clock set back may show it again.
+    local newest = ring.charged and ring.current or ring.newest
+    ring.last = newest
+    read_all(ring)
+    for earlier = index - 1, newest - SUB_BUCKETS, -1 do
       if cost_of(ring, earlier) > 0 then
         ring.last = earlier
         break
       end
     end
+  end
+end
+
+local function life(milliseconds)
+  return virtual and VIRTUAL_LIFE or milliseconds
+end
+
+-- Moves a ring on to the current sub-bucket, and drops what has left. It lives until all that is
+-- charged in this stretch of its sub-buckets has left, so that its life need be set anew only where a
+-- stretch begins.
+local function advance(ring, n, slot)
+  local key, newest, current = ring.key, ring.newest, ring.current
+  local leaving = ring.leaving
+  if ring.stale then
+    call('DEL', key)
+  elseif leaving then
+    call('HDEL', key, unpack(leaving))
+  end
+  if ring.freed and not leaving then
+    call('HSET', key, 'n', n, 's', ring.sum, ring.freed, 0, slot, ring.here)
+  else
+    call('HSET', key, 'n', n, 's', ring.sum, slot, ring.here)
+  end
+  if not newest or floor(newest / STRETCH) ~= floor(current / STRETCH) then
+    local left = leaves_after(ring, current + STRETCH + AHEAD)
+    call('PEXPIRE', key, life(floor(left / 1000) + 1))
+  end
+end
+
+local function write(ring)
+  local key, newest, current = ring.key, ring.newest, ring.current
+  local slot = current % SLOTS
+  if ring.charged then
+    local last = ring.last
+    local n = last == current and current or pack(current, last)
+    if n == ring.n then
+      call('HSET', key, 's', ring.sum, slot, ring.here)
+    elseif current == newest then
+      call('HSET', key, 'n', n, 's', ring.sum, slot, ring.here)
+    else
+      advance(ring, n, slot)
+    end
+  else
+    -- Only given back to: nothing is dropped, and time stands where it stood.
+    call('HSET', key, 'n', pack(newest, ring.last), 's', ring.sum + ring.left)
+    if current <= newest + AHEAD then
+      call('HSET', key, slot, ring.here)
+    end
+  end
+  if ring.others then
+    local fields = {}
+    for index, cost in pairs(ring.others) do
+      fields[#fields + 1] = index % SLOTS
+      fields[#fields + 1] = cost
+    end
+    call('HSET', key, unpack(fields))
   end
 end
 
@@ -220,32 +315,35 @@ local function say_denied(plan, cost)
   say(0, retry_after)
 end
 
-local function check(plan, cost, room)
-  if cost > room then
-    say_denied(plan, cost)
-  else
-    say(1, 0)
-    for w = 1, #plan do
-      charge(asked[w], asked[w].current, cost)
-    end
-  end
+local function deny(plan, cost)
+  say_denied(plan, cost)
   say_windows(plan)
 end
 
--- What would be, and nothing changed.
-local function look(plan, cost, room)
-  if cost > room then
-    return check(plan, cost, room)
+local function check(plan, cost)
+  say(1, 0)
+  for w = 1, #plan do
+    local ring = asked[w]
+    local current, sum = ring.current, ring.sum + cost
+    local last = ring.last
+    ring.sum = sum
+    ring.here = ring.here + cost
+    ring.charged = true
+    if not last or last < current then
+      last = current
+      ring.last = current
+    end
+    say(sum, leaves_after(ring, last))
   end
+end
+
+-- What would be, and nothing changed.
+local function look(plan, cost)
   say(1, 0)
   for w = 1, #plan do
     local ring = asked[w]
     say(ring.sum + cost, leaves_after(ring, max(ring.last or 0, ring.current)))
   end
-end
-
-local function life(milliseconds)
-  return virtual and VIRTUAL_LIFE or milliseconds
 end
 
 local function lease(plan, cost, room)
@@ -279,7 +377,7 @@ local function lease(plan, cost, room)
     end
   end
   for w = 1, #plan do
-    charge(asked[w], ends[w], granted)
+    charge_at(asked[w], ends[w], granted)
   end
   say(1, 0)
   said = said + 1
@@ -312,8 +410,6 @@ local function give_back(plan, units)
   say_windows(plan)
 end
 
-local ANSWERS = { ['0'] = look, ['1'] = check, ['2'] = lease, ['3'] = give_back }
-
 for number in next_number do
   local plan = plans[tonumber(number)]
   local before = tonumber(next_number()) - 1
@@ -328,41 +424,27 @@ for number in next_number do
       rings[key] = ring
     end
     asked[w] = ring
-    room = min(room, plan[w].quota - ring.sum)
+    local left = plan[w].quota - ring.sum
+    if left < room then
+      room = left
+    end
   end
-  ANSWERS[kind](plan, units, room)
+  if kind == '3' then
+    give_back(plan, units)
+  elseif kind == '2' then
+    lease(plan, units, room)
+  elseif units > room then
+    deny(plan, units)
+  elseif kind == '1' then
+    check(plan, units)
+  else
+    look(plan, units)
+  end
 end
 
 for _, ring in pairs(rings) do
-  if ring.changed then
-    local newest = ring.newest
-    local fields = { 's', ring.sum }
-    if not ring.charged then
-      fields[2] = ring.sum + ring.left -- a return drops nothing
-    elseif ring.current ~= newest then
-      newest = ring.current
-      fields[3], fields[4] = 'n', newest
-      if ring.stale then
-        call('DEL', ring.key)
-      elseif ring.leaving and #ring.leaving > 0 then
-        call('HDEL', ring.key, unpack(ring.leaving))
-      end
-    end
-    if ring.last ~= (ring.stored_last or newest) then
-      fields[#fields + 1] = 'l'
-      fields[#fields + 1] = ring.last
-    end
-    for slot in pairs(ring.changed) do
-      fields[#fields + 1] = slot
-      fields[#fields + 1] = ring[slot]
-    end
-    call('HSET', ring.key, unpack(fields))
-    -- It lives until all that is charged in this stretch of its sub-buckets has left, so that its
-    -- life need be set anew only where a stretch begins. Virtual time runs apart from the server's.
-    if not ring.newest or floor(ring.newest / STRETCH) ~= floor(newest / STRETCH) then
-      local left = leaves_after(ring, newest + STRETCH + AHEAD)
-      call('PEXPIRE', ring.key, life(floor(left / 1000) + 1))
-    end
+  if ring.charged or ring.given_back then
+    write(ring)
   end
 end
 
