@@ -6,7 +6,10 @@ PartywallError
 ├── Denied                      a denial whose caller asked for an exception
 │   ├── LimitExceeded           a limit has no room for the cost
 │   ├── TenantRefused           the tenant is unknown or suspended
+│   ├── TenantConflict          one request names two tenants
+│   ├── InvalidCredentials      a token was presented that is not valid
 │   └── FeatureMissing          the tenant's tier lacks a feature
+├── KeysUnavailable             the keys that a token is checked with could not be fetched
 └── SidecarError                no answer to go by
     ├── SidecarUnavailable      not reachable, not answering in time, or not able to decide (503)
     ├── Unauthenticated         the token is none, or revoked (401)
@@ -72,6 +75,24 @@ class TenantRefused(Denied):
         self.reason = reason
 
 
+class TenantConflict(Denied):
+    """One request names two tenants, so whose it is cannot be told; answered with 403."""
+
+
+class InvalidCredentials(Denied):
+    """A token was presented that is not valid: forged, expired, of another key or algorithm.
+
+    Answered with 401; no other way of finding the tenant is tried.
+
+    Attributes:
+        reason: why, in ASCII without quotes, so that it fits `error_description` (RFC 6750).
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the presented token is not valid: {reason}")
+        self.reason = reason
+
+
 class FeatureMissing(Denied):
     """The tenant's tier lacks a feature.
 
@@ -88,6 +109,10 @@ class FeatureMissing(Denied):
         self.tier = tier
         self.feature = feature
         self.upgrade = upgrade
+
+
+class KeysUnavailable(PartywallError):
+    """The keys that a token is checked with could not be fetched; answered with 503."""
 
 
 class SidecarError(PartywallError):
