@@ -29,6 +29,7 @@ from partywall_service.engine.connect import RedisUrlError, connect
 from partywall_service.ledger.engine import create_ledger_engine
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.ledger.migrations import at_head, upgrade
+from partywall_service.listening import CannotListen, Listener, listening, taken
 from partywall_service.logs import configure_logging
 from partywall_service.policy.loader import PolicyError, load_policy
 from partywall_service.settings import Settings
@@ -64,7 +65,10 @@ def serve(settings: Settings, *, workers: int = 1) -> None:
     configure_logging()
     with _StopSignals() as signals, ExitStack() as stack:
         _check(settings)
-        listener = stack.enter_context(_listener(settings.host, settings.port))
+        try:
+            listener = stack.enter_context(listening(settings.host, settings.port))
+        except CannotListen as exc:
+            raise ServeError(str(exc)) from exc
         token = _admin_token(settings)
         servers = _embedded(settings)
         if servers is not None:
@@ -80,7 +84,7 @@ def serve(settings: Settings, *, workers: int = 1) -> None:
             }
         )
         _migrate_or_check(complete, embedded=settings.database_url is None)
-        _run(complete, listener, workers, _banner(settings, listener))
+        _run(complete, listener.socket, workers, _banner(settings, listener))
 
 
 def create_worker_app() -> Callable[..., object]:
@@ -165,34 +169,6 @@ async def _is_at_head(url: str) -> bool:
         await engine.dispose()
 
 
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind the port, so that a taken one is known before anything is started."""
-    try:
-        family, kind, _proto, _name, address = min(
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        )
-        listener = socket.socket(family, kind)
-    except OSError as exc:
-        raise ServeError(f"cannot listen on {host}: {exc.strerror or exc}") from exc
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as exc:
-            raise _cannot_listen(host, port, exc) from exc
-        yield listener
-
-
-def _cannot_listen(host: str, port: int, exc: OSError) -> ServeError:
-    if exc.errno == errno.EADDRINUSE:
-        return ServeError(
-            f"port {port} on {host} is in use: stop whatever listens there, or choose another "
-            "port (--port, or PARTYWALL_PORT)"
-        )
-    return ServeError(f"cannot listen on {host} port {port}: {exc.strerror or exc}")
-
-
 def _run(
     settings: Settings, listener: socket.socket, workers: int, announce: Callable[[], None]
 ) -> None:
@@ -205,7 +181,7 @@ def _run(
             _Workers(_config(factory, workers), listener, announce).run()
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:  # two starts bound it, and the other listened first
-            raise _cannot_listen(settings.host, settings.port, exc) from exc
+            raise ServeError(str(taken(settings.host, settings.port))) from exc
         raise
     except SystemExit as exc:
         if exc.code == STARTUP_FAILURE:
@@ -316,19 +292,18 @@ class _StopSignals:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _banner(settings: Settings, listener: socket.socket) -> Callable[[], None]:
-    host, port = settings.host, listener.getsockname()[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _banner(settings: Settings, listener: Listener) -> Callable[[], None]:
     if settings.admin_token is None:
         path = settings.data_dir / admin_token.FILE
         where, token = f"in {path}", f"$(cat {shlex.quote(str(path))})"
     else:
         where, token = "in PARTYWALL_ADMIN_TOKEN", "$PARTYWALL_ADMIN_TOKEN"
+    url, base = listener.url, listener.base
+    documented = f" (API documentation: {url}/docs)" if url == base else ""
     text = f"""\
-Partywall is up at {url} (API documentation: {url}/docs)
+Partywall is up at {url}{documented}
 The admin token is {where}. Try:
-  curl -s {url}/v1/check -H "Authorization: Bearer {token}" \
+  curl -s {base}/v1/check -H "Authorization: Bearer {token}" \
 -H 'Content-Type: application/json' -d '{{"tenant": "acme"}}'
 """
 

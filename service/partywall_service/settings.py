@@ -15,8 +15,8 @@ class Settings(BaseSettings):
         database_url: PostgreSQL; None starts the embedded one.
         admin_token: a token with every scope; None keeps one in `<data_dir>/admin-token`.
         data_dir: where embedded servers and the admin token live.
-        host: the address to listen on.
-        port: the port to listen on.
+        host: the address to listen on, or `unix:` and the path of a socket.
+        port: the port to listen on; of no use with a socket.
         redis_timeout_ms: the deadline of every call to the shared store, in milliseconds.
         key_prefix: what every Redis key of this installation starts with.
         tenant_cache_size: tenants a process remembers, registered or not.

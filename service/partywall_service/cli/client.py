@@ -16,6 +16,7 @@ import httpx
 
 from partywall_service.admin_token import FILE
 from partywall_service.cli.errors import CliError, UsageError
+from partywall_service.listening import UNIX, CannotListen, socket_path
 
 TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 1000
@@ -33,15 +34,21 @@ class Sidecar:
     """One sidecar's REST API; close it, or use it in a `with`.
 
     Args:
-        url: where it listens, with or without a path before `/v1`.
+        url: where it listens, with or without a path before `/v1`; or `unix:` and the path of its
+            socket.
         token: what it is shown.
     """
 
     def __init__(self, url: str, token: Token) -> None:
         self.url = url.rstrip("/")
         self._token = token
+        self._socket: str | None = None
         try:
-            parsed = httpx.URL(self.url)
+            if url.startswith(UNIX):
+                self._socket = str(socket_path(url))
+            parsed = httpx.URL("http://localhost" if self._socket else self.url)
+        except CannotListen as exc:
+            raise UsageError(str(exc)) from exc
         except (httpx.InvalidURL, ValueError) as exc:
             raise _not_a_url(url) from exc
         if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
@@ -56,7 +63,8 @@ class Sidecar:
                 "trust_env": trust_env,
                 "verify": httpx.create_ssl_context(trust_env=trust_env),  # one for all clients
             }
-            self._http = httpx.Client(**self._options)
+            through = httpx.HTTPTransport(uds=self._socket) if self._socket else None
+            self._http = httpx.Client(**self._options, transport=through)
         except (OSError, ValueError, ImportError) as exc:  # a CA file or a proxy of the environment
             raise CliError(f"cannot set up a connection to {self.url}: {exc}") from exc
 
@@ -129,7 +137,8 @@ class Sidecar:
 
     def connection(self) -> httpx.AsyncClient:
         """One connection to the same sidecar; send requests in a `with self.telling()`."""
-        return httpx.AsyncClient(**self._options)
+        through = httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None
+        return httpx.AsyncClient(**self._options, transport=through)
 
     def text(self, answer: Mapping[str, Any], field: str) -> str:
         """A field of an answer that the command cannot do without.

@@ -40,7 +40,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="HOST",
-            help="The address to listen on (PARTYWALL_HOST, or 127.0.0.1).",
+            help="The address to listen on, or unix:/path/to/socket "
+            "(PARTYWALL_HOST, or 127.0.0.1).",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +56,7 @@ def serve(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes that answer, all on one port.")
+        int, typer.Option(min=1, metavar="N", help="Processes that answer, all at one address.")
     ] = 1,
 ) -> None:
     """Run the sidecar until Ctrl-C.
