@@ -219,6 +219,18 @@ async def test_who_may_ask(asked: httpx.AsyncClient, pro: str) -> None:
     problem_of(answer, 405, "method-not-allowed")
 
 
+async def test_a_host_may_look_up_whose_a_domain_is(asked: httpx.AsyncClient) -> None:
+    acme = fresh_tenant()
+    await put_tenant(asked, acme, domains=[f"app.{acme}.example"])
+    token = (await new_token(asked, "host"))["token"]
+    answer = await asked.get(
+        "/v1/tenants",
+        params={"domain": f"APP.{acme}.example", "page_size": 1},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert [tenant["tenant"] for tenant in answer.json()["tenants"]] == [acme]
+
+
 # Changes are felt.
 
 
