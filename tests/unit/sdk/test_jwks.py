@@ -366,9 +366,12 @@ class TestWhichKeysCount:
     ) -> None:
         resolve = from_issuer(issuer, timer, issuer="https://id.example")
         assert await ask(resolve, by(ONE, "one", iss="https://id.example")) == "acme"
-        for wrong in ({"exp": NOW}, {"iss": "https://evil.example"}):
+        for wrong in (
+            by(ONE, "one", iss="https://id.example", exp=NOW),
+            by(ONE, "one", iss="https://evil.example"),
+        ):
             with pytest.raises(InvalidCredentials):
-                await ask(resolve, by(ONE, "one", **{"iss": "https://id.example", **wrong}))
+                await ask(resolve, wrong)
 
 
 @pytest.mark.parametrize("url", ["", "id.example/keys", "ftp://id.example/keys", "https://", 7])

@@ -215,7 +215,7 @@ class TestTime:
 
     @pytest.mark.parametrize("name", ["nbf", "iat"])
     def test_it_is_not_good_before_its_time(self, name: str) -> None:
-        text = token(**{name: NOW + 10})
+        text = token(SECRET, "HS256", None, **{name: NOW + 10})
         clock = Clock()
         resolve = from_jwt(clock=clock)
         assert refused(resolve, text) == "it is not valid yet"
