@@ -9,7 +9,6 @@ takes no answer from the others.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from partywall.decision import Reason
@@ -32,7 +31,7 @@ from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.metrics import DecisionCounter, Outcome, PermitOutcome
 from partywall_service.names import EXPECTED_NAME, EXPECTED_TENANT, is_name, is_tenant_id
 from partywall_service.policy.holder import PolicyHolder
-from partywall_service.policy.model import Limit, Policy, Rate
+from partywall_service.policy.model import Limit, Policy
 from partywall_service.policy.upgrade import feature_upgrades, next_tier
 
 RETRY_AFTER = 1.0
@@ -127,7 +126,10 @@ class Permits:
         settled = [_settle(place, ask, standings, tally) for place, ask in enumerate(request.asks)]
         self._presence.saw(request.instance)
         asked = [one for one in settled if isinstance(one, _Asked)]
-        answers = iter(await self._decide(returns, asked, tally) if returns or asked else ())
+        within = round(request.within * MICROSECONDS)
+        answers = iter(
+            await self._decide(returns, asked, within, tally) if returns or asked else ()
+        )
         permits = [next(answers) if isinstance(one, _Asked) else one for one in settled]
         self._count.add_permits(tally)
         return PermitsAnswer(
@@ -179,7 +181,7 @@ class Permits:
             standings[tenant] = entry.standing
 
     async def _decide(
-        self, returns: Sequence[_Returned], asked: Sequence[_Asked], tally: _Tally
+        self, returns: Sequence[_Returned], asked: Sequence[_Asked], within: int, tally: _Tally
     ) -> list[Permit]:
         """One permit for each of `asked`, after the returns."""
         given_back = [back for back, _ in returns]
@@ -192,6 +194,7 @@ class Permits:
                 ask.need,
                 ask.ahead,
                 ask.lease if ask.lease and ask.ahead else "",
+                within,
             )
             for ask, _, limit in asked
         ]
@@ -207,8 +210,10 @@ class Permits:
             if verdict.granted:
                 tally[tier, back.limit, "returned"] += verdict.granted
         return [
-            _permit(self._policy.current, one, verdict, tally)
-            for one, verdict in zip(asked, verdicts[len(returns) :], strict=True)
+            _permit(self._policy.current, one, question, verdict, tally)
+            for one, question, verdict in zip(
+                asked, questions, verdicts[len(returns) :], strict=True
+            )
         ]
 
     def _without_store(self, one: _Asked, question: base.Ask, tally: _Tally) -> Permit:
@@ -223,7 +228,7 @@ class Permits:
             "admitted" if verdict.allowed else "denied" if limit.enforce else "would_deny"
         )
         self._count.add_degraded(tier, limit.name, outcome)
-        return _permit(self._policy.current, one, verdict, tally, degraded=True)
+        return _permit(self._policy.current, one, question, verdict, tally, degraded=True)
 
     def _facts_for(self, tiers: Iterable[str | None]) -> dict[str, TierFacts]:
         policy = self._policy.current
@@ -282,7 +287,13 @@ def _check_limit(items: str, place: int, limit: str) -> None:
 
 
 def _permit(
-    policy: Policy, one: _Asked, verdict: Verdict, tally: _Tally, *, degraded: bool = False
+    policy: Policy,
+    one: _Asked,
+    question: base.Ask,
+    verdict: Verdict,
+    tally: _Tally,
+    *,
+    degraded: bool = False,
 ) -> Permit:
     ask, standing, limit = one
     allowed, retry_after, windows, granted = verdict
@@ -294,7 +305,7 @@ def _permit(
             tier,
             degraded=degraded,
             granted=granted,
-            seconds=_lease_seconds(limit.rates),
+            seconds=question.lasts(granted) / MICROSECONDS,
             leased=granted > ask.need,  # the engine keeps a lease's record where it granted ahead
             windows=windows,
         )
@@ -321,8 +332,3 @@ def _refusal(tier: str | None, reason: Reason) -> Permit:
 
 def _unavailable(tier: str | None) -> Permit:
     return Permit(False, tier, "unavailable", seconds=LONGEST_HOLD, retry_after=RETRY_AFTER)
-
-
-@lru_cache(maxsize=1024)
-def _lease_seconds(rates: tuple[Rate, ...]) -> float:
-    return base.horizon(rates) / MICROSECONDS

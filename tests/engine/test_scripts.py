@@ -43,7 +43,7 @@ def test_the_facade_encodes_as_the_header_says():
             Check("acme", "requests", rates, 2),
             Check("acme", "requests", rates, 3, dry_run=True),
             Check("beta", "exports", (Rate(5, 3600),)),
-            Ask("acme", "requests", rates, 1, 4, 20, "a-1"),
+            Ask("acme", "requests", rates, 1, 4, 20, "a-1", within=25_000),
             Ask("beta", "exports", (Rate(5, 3600),), 2, 3),
             Return("acme", "requests", rates, "a-0", 7),
         ],
@@ -59,5 +59,5 @@ def test_the_facade_encodes_as_the_header_says():
     assert args == [
         "7",
         "2 50000 10 1000000 100 60000000 1 500000 5 3600000000",
-        "1 1 2 1 1 1 3 0 2 3 1 1 1 1 1 2 4 20 4 2 3 2 2 3 0 0 1 1 7 3 5",
+        "1 1 2 1 1 1 3 0 2 3 1 1 1 1 1 2 4 20 25000 4 2 3 2 2 3 0 500000 0 1 1 7 3 5",
     ]

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from partywall.protocol import (
     LONGEST_HOLD,
+    LONGEST_HORIZON,
     Ask,
     GiveBack,
     Permit,
@@ -151,12 +152,17 @@ def sidecar() -> Sidecar:
 # What the engine grants.
 
 
-async def test_what_is_needed_is_granted_for_the_horizon_of_the_limit(sidecar):
+async def test_what_is_needed_is_granted_for_the_horizon_at_most(sidecar):
     permit = await sidecar.ask(need=7)
     assert (permit.allowed, permit.tier, permit.reason, permit.granted) == (True, "free", None, 7)
-    assert permit.seconds == 0.5
+    assert permit.seconds == LONGEST_HORIZON
     assert permit.windows[0].remaining == 93
-    assert (await sidecar.ask(limit="burst")).seconds == 0.05  # a twentieth of its shortest window
+
+
+async def test_what_is_granted_ahead_lasts_for_the_horizon_of_the_limit(sidecar):
+    assert (await sidecar.ask(ahead=5, lease="a")).seconds == LONGEST_HORIZON
+    permit = await sidecar.ask(limit="burst", ahead=1, lease="b")
+    assert permit.seconds == 0.05  # a twentieth of its shortest window
 
 
 async def test_units_ahead_come_under_the_lease_and_what_was_needed_alone_does_not(sidecar):

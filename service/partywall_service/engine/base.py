@@ -74,6 +74,12 @@ class Ask(NamedTuple):
     need: int
     ahead: int = 0
     lease: str = ""
+    within: int = LONGEST_HORIZON
+
+    def lasts(self, granted: int) -> int:
+        """How long granted units may be spent, in microseconds."""
+        longest = horizon(self.rates)
+        return longest if granted > self.need else min(longest, self.within)
 
 
 class Return(NamedTuple):

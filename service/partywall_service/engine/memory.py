@@ -19,7 +19,6 @@ from partywall_service.engine.base import (
     Question,
     Return,
     Verdict,
-    horizon,
 )
 from partywall_service.policy.model import Rate
 
@@ -167,18 +166,17 @@ class MemoryEngine:
         if ask.cost > room:
             return _denial(ask, ask.cost, rings, now)
         granted = max(ask.cost, min(ask.need, room))
-        ends = [ring.ending(now, horizon(ask.rates)) for ring in rings]
+        ahead = min(ask.ahead, (room - granted) // AHEAD_SHARE) if ask.lease else 0
+        ends = [ring.ending(now, ask.lasts(granted + ahead)) for ring in rings]
         name = (ask.tenant, ask.limit, ask.lease)
         # An id that is known already is a question that was sent twice. What it needs is charged
         # once more, for either answer may be the one that is used; nothing is granted ahead, and
         # the record stays as it is, so never more is taken back than was charged.
-        if ask.lease and name not in self._leases:
-            ahead = min(ask.ahead, (room - granted) // AHEAD_SHARE)
-            if ahead > 0:
-                granted += ahead
-                lengths = (rate.window for rate in ask.rates)
-                charged = dict(zip(lengths, ends, strict=True))
-                self._leases[name] = Lease(granted, now + LEASE_KEPT * 1000, charged)
+        if ahead > 0 and name not in self._leases:
+            granted += ahead
+            lengths = (rate.window for rate in ask.rates)
+            charged = dict(zip(lengths, ends, strict=True))
+            self._leases[name] = Lease(granted, now + LEASE_KEPT * 1000, charged)
         for ring, end in zip(rings, ends, strict=True):
             ring.charge(granted, end, now)
         return Verdict(True, 0.0, _windows(ask, rings, now), granted)

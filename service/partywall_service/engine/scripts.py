@@ -88,8 +88,8 @@ class DecideScript:
                 names.append(keys.lease(self._prefix, tenant, limit, question.lease))
                 record = len(names)
             if isinstance(question, Ask):
-                _, _, _, cost, need, ahead, _ = question
-                asked += (plan, first, cost, _ASK, need, ahead, record)
+                _, _, _, cost, need, ahead, _, within = question
+                asked += (plan, first, cost, _ASK, need, ahead, within, record)
             else:
                 asked += (plan, first, question.units, _RETURN, record)
         planned: list[int] = []

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from partywall.errors import SidecarUnavailable
 from partywall.permits import Permits
 from partywall.protocol import LONGEST_HOLD, Permit, PermitsAnswer, PermitsRequest
-from partywall_service.engine.base import Ask, Question, Return, horizon
+from partywall_service.engine.base import Ask, Question, Return
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.policy.model import Rate
 
@@ -81,21 +81,32 @@ class Street:
             for one in request.returns
         ]
         questions += [
-            Ask(ask.tenant, ask.limit, self.rates, ask.cost, ask.need, ask.ahead, ask.lease or "")
+            Ask(
+                ask.tenant,
+                ask.limit,
+                self.rates,
+                ask.cost,
+                ask.need,
+                ask.ahead,
+                ask.lease or "",
+                round(request.within * 1e6),
+            )
             for ask in request.asks
         ]
         now = EPOCH + self._loop.time() + self.skew
         verdicts = [self._engine.decide_now(question, now) for question in questions]
         permits = []
-        for ask, verdict in zip(request.asks, verdicts[len(request.returns) :], strict=True):
+        first = len(request.returns)
+        for question, verdict in zip(questions[first:], verdicts[first:], strict=True):
+            assert isinstance(question, Ask)
             if verdict.allowed:
                 permits.append(
                     Permit(
                         True,
                         "free",
                         granted=verdict.granted,
-                        seconds=horizon(self.rates) / 1e6,
-                        leased=verdict.granted > ask.need,
+                        seconds=question.lasts(verdict.granted) / 1e6,
+                        leased=verdict.granted > question.need,
                         windows=verdict.windows,
                     )
                 )

@@ -17,8 +17,9 @@
 --            rings follow one another), its units, and what is asked:
 --              0        a check of this cost, to look only
 --              1        a check of this cost
---              2        a lease of this cost at least; then its need, how much ahead at most, and the
---                       key of the lease (from 1; 0: none, and nothing ahead)
+--              2        a lease of this cost at least; then its need, how much ahead at most, how
+--                       many microseconds it lasts at most if nothing is granted ahead, and the key
+--                       of the lease (from 1; 0: none, and nothing ahead)
 --              3        a return of this many; then the key of the lease
 -- returns    flat integers; of each question: 1 allowed or 0, retry_after in microseconds (-1: never),
 --            for a lease the units granted and for a return those taken back, then of each of its
@@ -346,8 +347,20 @@ local function look(plan, cost)
   end
 end
 
+-- The sub-bucket of each window in which a lease that begins now ends.
+local function ending(plan, horizon)
+  local ends = {}
+  for w = 1, #plan do
+    local ring = asked[w]
+    -- Where the clock was set back, time stands still at the beginning of the newest sub-bucket.
+    ends[w] = floor((max(now, ring.current * ring.width) + horizon) / ring.width)
+  end
+  return ends
+end
+
 local function lease(plan, cost, room)
   local need, ahead = tonumber(next_number()), tonumber(next_number())
+  local within = tonumber(next_number())
   local record = KEYS[tonumber(next_number())]
   if cost > room then
     say_denied(plan, cost)
@@ -357,13 +370,9 @@ local function lease(plan, cost, room)
   end
   local granted = max(cost, min(need, room))
   local extra = record and min(ahead, floor((room - granted) / AHEAD_SHARE)) or 0
-  local ends = {}
-  for w = 1, #plan do
-    local ring = asked[w]
-    -- Where the clock was set back, time stands still at the beginning of the newest sub-bucket.
-    ends[w] = floor((max(now, ring.current * ring.width) + plan.horizon) / ring.width)
-  end
+  local ends
   if extra > 0 then
+    ends = ending(plan, plan.horizon)
     local units = granted + extra
     local kept = string.format('%.0f %.0f', units, now + LEASE_KEPT * 1000)
     for w = 1, #plan do
@@ -375,6 +384,8 @@ local function lease(plan, cost, room)
     if call('SET', record, kept, 'NX', 'PX', life(LEASE_KEPT)) then
       granted = units
     end
+  else
+    ends = ending(plan, min(plan.horizon, within))
   end
   for w = 1, #plan do
     charge_at(asked[w], ends[w], granted)
