@@ -88,7 +88,7 @@ def error_of(reply: Reply, asked: str) -> SidecarError:
 
     Args:
         reply: the answer.
-        asked: method and URL, for the message.
+        asked: method, path and sidecar, for the message.
     """
     problem = _problem_of(reply)
     if problem is None:

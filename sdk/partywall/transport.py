@@ -130,6 +130,7 @@ class Transport:
         """Where it is, for messages."""
         self._url = place.url
         self._permits_url = self._to(_PERMITS)
+        self._asked_for_permits = f"POST {_PERMITS} at {place.text}"
         self._headers = [
             (b"Host", place.url.netloc),
             (b"Authorization", b"Bearer " + checked_token(_found(token)).encode()),
@@ -158,17 +159,14 @@ class Transport:
                 async with asyncio.timeout(self.deadline):
                     reply = await self._permits_reply(_encoder.encode(request))
             except TimeoutError as exc:
-                raise _lost(call, _late(self._permits_url, self.deadline)) from exc
+                raise _lost(call, _late(self._asked_for_permits, self.deadline)) from exc
             except DRIVER_ERRORS as exc:
-                raise _lost(call, translated(exc, str(self._permits_url))) from exc
+                raise _lost(call, translated(exc, self._asked_for_permits)) from exc
             if reply.status in AWAY:
-                call.failed(f"{self._permits_url} was answered {reply.status}")
+                call.failed(f"{self._asked_for_permits} was answered {reply.status}")
             else:
                 call.succeeded()
-        answer = self._decoded(reply, _permits, f"POST {self._permits_url}")
-        if len(answer.permits) != len(request.asks):
-            raise unexpected(reply, f"POST {self._permits_url}")
-        return answer
+        return _decoded(reply, _permits, self._asked_for_permits)
 
     async def request(
         self,
@@ -197,6 +195,7 @@ class Transport:
             SidecarError: it was refused, or there is no answer to go by.
         """
         url = self._to(path, query)
+        asked = f"{method} {path} at {self.sidecar}"
         content = b"" if body is None else _encoder.encode(body)
         within = min(timeout or self.timeout, self.timeout)
         with self._breaker.enter() as call:
@@ -206,14 +205,14 @@ class Transport:
                     reply = await self._tried(method, url, content, idempotent, until)
             except TimeoutError as exc:
                 # Says nothing about permits: PostgreSQL may be slow, of which they need nothing.
-                raise _late(url, within) from exc
+                raise _late(asked, within) from exc
             except DRIVER_ERRORS as exc:
-                raise _lost(call, translated(exc, str(url))) from exc
+                raise _lost(call, translated(exc, asked)) from exc
             if reply.status in AWAY and not is_problem(reply):
-                call.failed(f"{url} was answered {reply.status}")
+                call.failed(f"{asked} was answered {reply.status}")
             else:
                 call.succeeded()
-        return self._decoded(reply, answer, f"{method} {url}")
+        return _decoded(reply, answer, asked)
 
     async def aclose(self) -> None:
         """Closes its connections."""
@@ -270,14 +269,6 @@ class Transport:
             await response.aclose()
         return Reply(response.status_code, response.headers, body)
 
-    def _decoded(self, reply: Reply, answer: msgspec.json.Decoder[T], asked: str) -> T:
-        if not 200 <= reply.status < 300:
-            raise error_of(reply, asked)
-        try:
-            return answer.decode(reply.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise unexpected(reply, asked) from exc
-
 
 def positive(name: str, value: float) -> float:
     """A number of seconds.
@@ -317,8 +308,17 @@ def _user_agent() -> bytes:
     return f"partywall/{importlib.metadata.version('partywall')}".encode()
 
 
-def _late(url: httpx.URL, within: float) -> SidecarUnavailable:
-    return SidecarUnavailable(f"{url}: no answer within {within:g} s")
+def _decoded(reply: Reply, answer: msgspec.json.Decoder[T], asked: str) -> T:
+    if not 200 <= reply.status < 300:
+        raise error_of(reply, asked)
+    try:
+        return answer.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise unexpected(reply, asked) from exc
+
+
+def _late(asked: str, within: float) -> SidecarUnavailable:
+    return SidecarUnavailable(f"{asked}: no answer within {within:g} s")
 
 
 def _lost(call: Call, error: PartywallError) -> PartywallError:

@@ -344,11 +344,6 @@ async def test_a_gateway_that_finds_no_sidecar_says_that_it_is_away(status: int)
         await post(Script(httpx.Response(status, html="<h1>Bad gateway</h1>")))
 
 
-async def test_permits_that_do_not_answer_each_ask_are_not_used() -> None:
-    with pytest.raises(UnexpectedAnswer):
-        await Script(ok({"permits": []})).transport().permits(ASK)
-
-
 # What is tried again
 
 
