@@ -256,6 +256,9 @@ def _pinned(
 
 def _static_key(key: str | bytes) -> _Key:
     data = key.encode() if isinstance(key, str) else key
+    if not data.strip():
+        # As from an unset variable. PyJWT refuses it too, but not in every release.
+        raise ConfigurationError("FromJWT: expected a secret, or a public key in PEM; got nothing")
     if b"-----BEGIN" in data:
         return _public_key(data)
     try:
