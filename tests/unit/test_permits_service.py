@@ -165,6 +165,21 @@ async def test_what_is_granted_ahead_lasts_for_the_horizon_of_the_limit(sidecar)
     assert permit.seconds == 0.05  # a twentieth of its shortest window
 
 
+async def test_needed_units_last_as_the_asker_said_and_a_lease_as_the_limit_says(sidecar):
+    request = PermitsRequest(
+        "one",
+        [
+            Ask("acme", "requests", 1, 2),
+            Ask("acme", "burst"),
+            Ask("beta", "requests", 1, 2, 4, "a"),
+        ],
+        within=0.1,
+    )
+    needed, short, leased = (await sidecar.permits.answer(request)).permits
+    assert (needed.seconds, short.seconds) == (0.1, 0.05)
+    assert (leased.seconds, leased.leased) == (0.5, True)
+
+
 async def test_units_ahead_come_under_the_lease_and_what_was_needed_alone_does_not(sidecar):
     ahead = await sidecar.ask(need=4, ahead=8, lease="a")
     assert (ahead.granted, ahead.leased) == (12, True)
