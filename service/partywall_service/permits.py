@@ -39,6 +39,11 @@ RETRY_AFTER = 1.0
 same."""
 
 
+LOOKUP_PATIENCE = 0.1
+"""Seconds that asks wait for tenants that must be read first: one request carries the asks of many,
+and those of the known ones must not miss the SDK's deadline for it. The read itself goes on."""
+
+
 class InvalidItem(AdmissionError):
     """An ask or a return that cannot be; nothing of its request was applied.
 
@@ -162,15 +167,18 @@ class Permits:
         return standings
 
     async def _find(self, missing: list[str], standings: _Standings) -> None:
-        """Reads whom it can: while PostgreSQL is away, some may be known from before."""
+        """Reads whom it can: while PostgreSQL is away or slow, some may be known from before."""
+        names = list(dict.fromkeys(missing))
         try:
-            found = await self._directory.find(missing)
+            async with asyncio.timeout(LOOKUP_PATIENCE):
+                found = await self._directory.find(names)
+        except TimeoutError:
+            return
         except LedgerUnavailable:
             found = {}
             # All at once: they share a load, and right after one that failed none is tried.
             answers = await asyncio.gather(
-                *(self._directory.find([tenant]) for tenant in dict.fromkeys(missing)),
-                return_exceptions=True,
+                *(self._directory.find([tenant]) for tenant in names), return_exceptions=True
             )
             for answer in answers:
                 if isinstance(answer, dict):
@@ -331,4 +339,6 @@ def _refusal(tier: str | None, reason: Reason) -> Permit:
 
 
 def _unavailable(tier: str | None) -> Permit:
-    return Permit(False, tier, "unavailable", seconds=LONGEST_HOLD, retry_after=RETRY_AFTER)
+    # A tenant that could not be read, and so has no tier, may be known a moment later.
+    seconds = 0.0 if tier is None else LONGEST_HOLD
+    return Permit(False, tier, "unavailable", seconds=seconds, retry_after=RETRY_AFTER)
