@@ -5,7 +5,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
-from partywall_service.engine.base import Ask, Check, Question, Return, Verdict
+from partywall_service.engine.base import (
+    LONGEST_HORIZON,
+    Ask,
+    Check,
+    Question,
+    Return,
+    Verdict,
+)
 from partywall_service.policy.model import Rate
 
 START = 1_700_000_000_000_000
@@ -55,19 +62,23 @@ class Subject:
         self.rates = tuple(Rate(*rate) for rate in rates)
         self.tenant = f"t{next(_tenants)}"
 
+    def answer(self, now: int, question: Question) -> Verdict:
+        """Answers one question at `now`."""
+        return self._harness.decide([question], now)[0]
+
     def check(self, now: int, cost: int = 1, *, dry_run: bool = False) -> Verdict:
         """Decides one check at `now`."""
-        return self._harness.decide([self.asks(cost, dry_run=dry_run)], now)[0]
+        return self.answer(now, self.asks(cost, dry_run=dry_run))
 
     def lease(
         self, now: int, cost: int = 1, need: int = 0, ahead: int = 0, lease: str = ""
     ) -> Verdict:
         """Asks for a lease at `now`; a `need` left out is the cost."""
-        return self._harness.decide([self.leases(cost, need, ahead, lease)], now)[0]
+        return self.answer(now, self.leases(cost, need, ahead, lease))
 
     def give_back(self, now: int, lease: str, units: int) -> Verdict:
         """Returns units of a lease at `now`."""
-        return self._harness.decide([self.returns(lease, units)], now)[0]
+        return self.answer(now, self.returns(lease, units))
 
     def snapshot(self) -> list[dict[Any, Any]]:
         """What the engine keeps of its windows, one mapping each."""
@@ -77,9 +88,17 @@ class Subject:
         """A check of this limit, for a batch."""
         return Check(self.tenant, "requests", self.rates, cost, dry_run)
 
-    def leases(self, cost: int = 1, need: int = 0, ahead: int = 0, lease: str = "") -> Ask:
+    def leases(
+        self,
+        cost: int = 1,
+        need: int = 0,
+        ahead: int = 0,
+        lease: str = "",
+        within: int = LONGEST_HORIZON,
+    ) -> Ask:
         """A question for a lease of this limit, for a batch."""
-        return Ask(self.tenant, "requests", self.rates, cost, max(cost, need), ahead, lease)
+        need = max(cost, need)
+        return Ask(self.tenant, "requests", self.rates, cost, need, ahead, lease, within)
 
     def returns(self, lease: str, units: int) -> Return:
         """A return of a lease of this limit, for a batch."""

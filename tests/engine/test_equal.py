@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partywall_service.engine.base import LEASE_KEPT, Check
+from partywall_service.engine.base import LEASE_KEPT, LONGEST_HORIZON, Check
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.policy.model import Rate
 from tests.engine.harness import START, Harness, Subject
@@ -16,10 +16,12 @@ rates = st.lists(
 )
 units = st.sampled_from([1, 1, 2, 5, 11, 2**53 - 1])
 leases = st.sampled_from(["a", "b", "c", "d"])  # few, so that some are asked for twice
+within = [0, 31_250, LONGEST_HORIZON]
 questions = st.one_of(
     st.tuples(st.just("asks"), st.tuples(units)),
     st.tuples(
-        st.just("leases"), st.tuples(units, units, st.sampled_from([0, 1, 9, 10**7]), leases)
+        st.just("leases"),
+        st.tuples(units, units, st.sampled_from([0, 1, 9, 10**7]), leases, st.sampled_from(within)),
     ),
     st.tuples(st.just("returns"), st.tuples(leases, units)),
     st.just(("look", ())),
