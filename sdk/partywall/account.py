@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from partywall.context import Tenant
 from partywall.decision import Decision, Window
-from partywall.protocol import Ask, GiveBack, Permit, horizon
+from partywall.protocol import MAX_AMOUNT, Ask, GiveBack, Permit, horizon
 
 
 class Answer:
@@ -105,12 +105,13 @@ class Account:
         self.waiting = deque([waiter for waiter in self.waiting if not waiter.answer.done()])
         if not self.waiting:
             return None
-        need = sum(waiter.cost for waiter in self.waiting)
+        # Together they may cost more than one ask can name: what is granted serves the oldest.
+        need = min(MAX_AMOUNT, sum(waiter.cost for waiter in self.waiting))
         spent = self._spent + need
         ahead = 0
         if self._horizon and self._asked_at:
             expected = spent * self._horizon / max(now - self._asked_at, 1e-6)
-            ahead = int(min(expected, 2 * spent))
+            ahead = int(min(expected, 2 * spent, MAX_AMOUNT))
         self._asked_at = now
         self._spent = 0
         first = self.waiting[0].cost
@@ -134,11 +135,15 @@ class Account:
 
     def told(self, ask: Ask, permit: Permit, features: tuple[str, ...], now: float) -> None:
         """Takes the facts of an answer: tier, features, windows."""
+        if permit.reason == "unavailable":
+            return
         known = self.tenant
         if known.tier != permit.tier or known.features != features:
             self.tenant = Tenant(id=known.id, tier=permit.tier, features=features)
-        self.windows = permit.windows
-        self._told_at = now
+        if permit.windows or (permit.allowed and not permit.degraded):
+            # Else nothing was said of windows; without any a limit counts as unlimited.
+            self.windows = permit.windows
+            self._told_at = now
         if permit.windows:
             self._horizon = horizon(min([window.window for window in permit.windows]))
 
@@ -154,15 +159,19 @@ class Account:
             if not waiter.answer.done():  # else its request went away, and its units stay in hand
                 waiter.answer.set_result(self._spend(waiter.cost, now, permit.degraded))
 
-    def hold(self, ask: Ask, permit: Permit, now: float) -> None:
+    def hold(self, ask: Ask, permit: Permit, until: float, now: float) -> None:
         """Keeps an answer that needs no units, and gives it to all whom it fits."""
         decision = self._decision(
-            ask.cost, now, denial=None if permit.allowed else permit, degraded=permit.degraded
+            ask.cost,
+            now,
+            permit.windows,
+            denial=None if permit.allowed else permit,
+            degraded=permit.degraded,
         )
         held = self.held = Answer(decision, self.tenant, permit.upgrade)
         # Where no window is at its end the answer does not hang on the cost.
         self.held_cost = ask.cost if permit.windows else 1
-        self.held_until = now + permit.seconds
+        self.held_until = until
         unfit = []
         for waiter in self.waiting:
             if waiter.cost < self.held_cost:
@@ -174,12 +183,14 @@ class Account:
     def _spend(self, cost: int, now: float, degraded: bool = False) -> Answer:
         self.units -= cost
         self._spent += cost
-        return Answer(self._decision(cost, now, degraded=degraded), self.tenant)
+        decision = self._decision(cost, now, self.windows or (), degraded=degraded)
+        return Answer(decision, self.tenant)
 
     def _decision(
         self,
         cost: int,
         now: float,
+        windows: tuple[Window, ...],
         *,
         denial: Permit | None = None,
         degraded: bool = False,
@@ -195,7 +206,7 @@ class Account:
                     window.remaining + units,
                     max(0.0, window.reset_after - passed),
                 )
-                for window in self.windows or ()
+                for window in windows
             ]
         )
         return Decision(
@@ -219,6 +230,9 @@ def _for_cost(held: Answer, cost: int) -> Answer:
     if cost == decision.cost:
         return held
     retry_after = decision.retry_after
-    if not decision.allowed and any(cost > window.quota for window in decision.windows):
-        retry_after = None
+    if retry_after is not None and not decision.allowed:
+        # When so much has room nobody said: when the window is free again is enough.
+        waits = [one.reset_after for one in decision.windows if one.remaining < cost]
+        never = any(cost > one.quota for one in decision.windows)
+        retry_after = None if never else max([retry_after, *waits])
     return Answer(replace(decision, cost=cost, retry_after=retry_after), held.tenant, held.upgrade)

@@ -1,8 +1,10 @@
 """PartywallMiddleware: pure ASGI, in front of any app."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import get_args
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, get_args
+
+from msgspec.structs import replace
 
 from partywall import context, responses
 from partywall.account import Answer
@@ -22,10 +24,12 @@ from partywall.errors import (
 from partywall.outage import OnOutage
 from partywall.responses import ASGIApp, Denial, Message, Receive, Rendered, Scope, Send
 from partywall.rules import CostOf, LimitOf, Routes, Rule
-from partywall.tenants import FromDomain, FromPath, Resolver, chain, is_tenant_id
+from partywall.tenants import Chain, FromDomain, FromPath, Resolver, chain, is_tenant_id
 
 Shaped = Denial | ASGIApp | None
 OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
+
+_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 SCOPE_KEY = "partywall"
 """Where the scope holds the request's `Governed`."""
@@ -37,14 +41,18 @@ class Governed:
     Attributes:
         client: what the middleware asks.
         answer: to the middleware's own limit.
-        started: whether the app's response has begun.
+        enforce: whether the middleware denies anything.
+        started: whether the app has answered: its response, or the WebSocket's, has begun.
     """
 
-    __slots__ = ("_family", "_further", "_send", "answer", "client", "started")
+    __slots__ = ("_family", "_further", "_send", "answer", "client", "enforce", "started")
 
-    def __init__(self, client: Partywall, answer: Answer, family: HeaderFamily, send: Send) -> None:
+    def __init__(
+        self, client: Partywall, answer: Answer, family: HeaderFamily, enforce: bool, send: Send
+    ) -> None:
         self.client = client
         self.answer = answer
+        self.enforce = enforce
         self.started = False
         self._family = family
         self._send = send
@@ -57,13 +65,33 @@ class Governed:
     async def send(self, message: Message) -> None:
         """Passes the app's messages on; the first gets the headers."""
         kind = message["type"]
-        if kind in ("http.response.start", "websocket.accept"):
+        if kind in _ANSWERS:
             self.started = True
-            headers = responses.raw(
-                rate_limit_headers(self.answer.decision, self._family, *self._further)
-            )
-            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            headers = rate_limit_headers(self.answer.decision, self._family, *self._further)
+            # Of a denial that is only observed: this response tells nobody to wait.
+            headers.pop("Retry-After", None)
+            more = responses.raw(headers)
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        elif kind == "websocket.close":
+            self.started = True
         await self._send(message)
+
+    def completed(self, denial: Denial) -> Denial:
+        """A denial that the app raised, with the headers of all that the request was charged."""
+        charged = [self.answer.decision, *self._further]
+        if denial.decision is not None:
+            charged = [denial.decision, *(one for one in charged if one is not denial.decision)]
+        headers = rate_limit_headers(charged[0], self._family, *charged[1:])
+        if denial.decision is None:
+            headers.pop("Retry-After", None)
+        return replace(denial, headers={**denial.headers, **headers})
+
+
+class _Kept(NamedTuple):
+    """A held denial as bytes; another middleware of the same client may want other headers."""
+
+    family: HeaderFamily
+    rendered: Rendered
 
 
 class PartywallMiddleware:
@@ -89,6 +117,9 @@ class PartywallMiddleware:
         deadline: seconds the sidecar has for an answer.
         client: a `Partywall` to share in place of `sidecar`, `token`, `on_outage` and `deadline`;
             it stays the caller's to close.
+
+    `limit`, `cost`, `rules`, `exempt` and `on_denial` see the scope as the app does: below the
+    prefix that a `FromPath(strip=True)` takes away.
 
     Raises:
         ConfigurationError: for an argument that cannot be, with what was expected.
@@ -117,7 +148,11 @@ class PartywallMiddleware:
                 f"expected headers to be one of {', '.join(get_args(HeaderFamily))}; "
                 f"got {headers!r}"
             )
-        resolvers = [tenant] if callable(tenant) else list(tenant)
+        if client is not None and (sidecar is not None or token is not None):
+            raise ConfigurationError("expected either client, or sidecar and token; got both")
+        if on_denial is not None and not callable(on_denial):
+            raise ConfigurationError(f"expected on_denial to be callable; got {on_denial!r}")
+        resolvers = list(_each(tenant))
         self.app = app
         self._routes = Routes(rules, exempt, limit, cost)
         self._resolve = chain(resolvers)
@@ -137,25 +172,29 @@ class PartywallMiddleware:
         """The ASGI entry point."""
         kind = scope["type"]
         if kind in ("http", "websocket"):
-            asked = self._routes.of(scope)
+            inner = scope if self._strip is None else _stripped(self._strip, scope)
+            asked = self._routes.of(inner)
             if asked is None:
-                await self.app(scope, receive, send)
+                await self.app(inner, receive, send)
             else:
-                await self._govern(scope, receive, send, *asked)
+                await self._govern(scope, inner, receive, send, *asked)
         elif kind == "lifespan" and self._owns_client:
             await self.app(scope, receive, self._closing(send))
         else:
             await self.app(scope, receive, send)
 
     async def _govern(
-        self, scope: Scope, receive: Receive, send: Send, limit: str, cost: int
+        self, outer: Scope, scope: Scope, receive: Receive, send: Send, limit: str, cost: int
     ) -> None:
         try:
-            tenant = self._resolve(scope)
+            tenant = self._resolve(outer)
             if tenant is not None and not isinstance(tenant, str):
                 tenant = await tenant
         except (Denied, KeysUnavailable, SidecarError) as exc:
-            await self._refuse(_denial_of(exc, self._headers), scope, receive, send)
+            denial = _denial_of(exc, self._headers) or responses.unavailable(
+                "Which tenant this is cannot be found out now."
+            )
+            await self._refuse(denial, scope, receive, send)
             return
         if tenant is None or not is_tenant_id(tenant):
             await self._refuse(responses.no_tenant(), scope, receive, send)
@@ -175,17 +214,18 @@ class PartywallMiddleware:
             await self.app(scope, receive, send)
 
     async def _run(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._strip is not None:
-            scope = self._strip.stripped(scope, answer.tenant.id)
-        governed = scope[SCOPE_KEY] = Governed(self._client, answer, self._headers, send)
+        governed = scope[SCOPE_KEY] = Governed(
+            self._client, answer, self._headers, self._enforce, send
+        )
         token = context.enter(answer.tenant)
         try:
             await self.app(scope, receive, governed.send)
         except Denied as exc:
             # Raised by the app itself or a dependency of it (`partywall.fastapi`).
-            if governed.started:
+            denial = _denial_of(exc, self._headers)
+            if governed.started or denial is None:
                 raise
-            await self._deny(_denial_of(exc, self._headers), scope, receive, send)
+            await self._deny(governed.completed(denial), scope, receive, send)
         finally:
             context.leave(token)
 
@@ -193,14 +233,14 @@ class PartywallMiddleware:
         self, answer: Answer, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Denies by a decision; a held one is rendered once."""
-        rendered = answer.rendered
-        if not isinstance(rendered, Rendered):
-            denial = _denial_by(answer, self._headers)
-            if self._on_denial is not None:
-                await self._deny(denial, scope, receive, send)
-                return
-            rendered = answer.rendered = Rendered(denial)
-        await rendered(scope, receive, send)
+        if self._on_denial is not None:
+            await self._deny(_denial_by(answer, self._headers), scope, receive, send)
+            return
+        kept = answer.rendered
+        if not isinstance(kept, _Kept) or kept.family != self._headers:
+            rendered = Rendered(_denial_by(answer, self._headers))
+            kept = answer.rendered = _Kept(self._headers, rendered)
+        await kept.rendered(scope, receive, send)
 
     async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = Rendered(denial)
@@ -210,19 +250,47 @@ class PartywallMiddleware:
                 shaped = await shaped
             if isinstance(shaped, Denial):
                 answer = Rendered(shaped)
-            elif shaped is not None:
+            elif callable(shaped):
                 answer = shaped
+            elif shaped is not None:
+                raise ConfigurationError(
+                    f"expected on_denial to return a Denial, an ASGI app or None; got {shaped!r}"
+                )
         await answer(scope, receive, send)
 
     def _closing(self, send: Send) -> Send:
         """Gives back unspent permits when the app has shut down."""
 
         async def closing(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await self._client.aclose()
-            await send(message)
+            try:
+                if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                    await self._client.aclose()
+            finally:  # a server waits for this message
+                await send(message)
 
         return closing
+
+
+def _each(tenant: Any) -> Iterator[Resolver]:  # noqa: ANN401 - whatever the caller gave
+    """The resolvers that were given, those inside a chain too."""
+    if isinstance(tenant, Chain):
+        yield from tenant.resolvers
+    elif callable(tenant):
+        yield tenant
+    elif isinstance(tenant, str) or not isinstance(tenant, Iterable):
+        raise ConfigurationError(
+            "expected tenant to be a resolver such as FromHeader('X-Tenant-ID'), or a list of them;"
+            f" got {tenant!r}"
+        )
+    else:
+        for one in tenant:
+            yield from _each(one)
+
+
+def _stripped(strip: FromPath, scope: Scope) -> Scope:
+    """The scope as the app sees it, whether or not the request gets there."""
+    named = strip(scope)
+    return scope if named is None else strip.stripped(scope, named)
 
 
 def _is_free(decision: Decision) -> bool:
@@ -239,7 +307,7 @@ def _denial_by(answer: Answer, family: HeaderFamily) -> Denial:
     return responses.unavailable("Whether the tenant may go on cannot be decided now.")
 
 
-def _denial_of(exc: Exception, family: HeaderFamily) -> Denial:
+def _denial_of(exc: Exception, family: HeaderFamily) -> Denial | None:
     match exc:
         case LimitExceeded():
             return responses.over_limit(exc.decision, exc.upgrade, family)
@@ -251,4 +319,4 @@ def _denial_of(exc: Exception, family: HeaderFamily) -> Denial:
             return responses.conflicting_tenants(str(exc))
         case InvalidCredentials():
             return responses.invalid_credentials(str(exc))
-    return responses.unavailable("Which tenant this is cannot be found out now.")
+    return None

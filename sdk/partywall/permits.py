@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from itertools import count
 from typing import NamedTuple
 
@@ -93,6 +94,8 @@ class Permits:
         self._instance = instance or secrets.token_hex(8)
         self._clock = clock
         self._numbers = count(1)
+        # What is done for all must not run as the tenant whose request happened to begin it.
+        self._context = Context()
         self._accounts: dict[tuple[str, str], Account] = {}
         self._older: dict[tuple[str, str], Account] = {}
         self._turned_at = clock()
@@ -158,8 +161,11 @@ class Permits:
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
-        while self._calls:
-            await asyncio.wait(self._calls)
+        while self._calls or self._queue:
+            if self._calls:
+                await asyncio.wait(self._calls)
+            else:
+                await asyncio.sleep(0)  # the next question is about to be sent
         for _, _, account in self._leases:
             self._give_back(account)
         self._leases.clear()
@@ -172,16 +178,20 @@ class Permits:
     def _account(self, tenant: str, limit: str) -> Account:
         account = self._accounts.get((tenant, limit)) or self._remembered(tenant, limit)
         if account is None:
-            account = self._accounts[tenant, limit] = Account(tenant, limit)
-            if len(self._accounts) >= GENERATION_SIZE:
-                self._turn(self._clock())
+            account = Account(tenant, limit)
+            self._remember(account)
         return account
 
     def _remembered(self, tenant: str, limit: str) -> Account | None:
         account = self._older.pop((tenant, limit), None)
         if account is not None:
-            self._accounts[tenant, limit] = account
+            self._remember(account)
         return account
+
+    def _remember(self, account: Account) -> None:
+        if len(self._accounts) >= GENERATION_SIZE:
+            self._turn(self._clock())
+        self._accounts[account.tenant.id, account.limit] = account
 
     def _turn(self, now: float) -> None:
         """Begins a new generation; who was not used in the last one is forgotten."""
@@ -198,7 +208,7 @@ class Permits:
         if not self._scheduled and len(self._calls) < MAX_IN_FLIGHT:
             # At the end of this turn of the loop, so that all who are ready share the question.
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            asyncio.get_running_loop().call_soon(self._dispatch, context=self._context)
 
     def _dispatch(self) -> None:
         self._scheduled = False
@@ -246,17 +256,12 @@ class Permits:
         try:
             answer = _complete(await self._lease(request), len(call.asked))
         except SidecarError as exc:
-            self._returns.extendleft(reversed(call.returns))
             self._fail(exc)
-            for account, _ in call.asked:
-                account.asking = False
-                self._release(account)
+            self._abandon(call)
             return
         except BaseException:
             # Cancelled, or a fault of our own: nobody may wait for ever, and it is not hidden.
-            for account, _ in call.asked:
-                account.asking = False
-                self._release(account)
+            self._abandon(call)
             raise
         self._succeed()
         self._outage.instances = answer.instances
@@ -277,7 +282,7 @@ class Permits:
             if permit.reason == "unknown-limit":
                 self._say_unknown(ask.limit)
             if not permit.granted:
-                account.hold(ask, permit, now)
+                account.hold(ask, permit, sent + permit.seconds, now)
             elif now < sent + permit.seconds:
                 account.lend(ask, permit, sent + permit.seconds, now)
                 if account.lease is not None and account.units:
@@ -305,7 +310,9 @@ class Permits:
 
     def _sweep_at(self, moment: float) -> None:
         delay = max(0.0, moment - self._clock())
-        self._sweep = asyncio.get_running_loop().call_later(delay, self._sweep_ended)
+        self._sweep = asyncio.get_running_loop().call_later(
+            delay, self._sweep_ended, context=self._context
+        )
 
     def _sweep_ended(self) -> None:
         self._sweep = None
@@ -324,10 +331,14 @@ class Permits:
         if unspent is not None:
             self._returns.append((self._clock() + RETURN_SECONDS, unspent))
 
-    def _release(self, account: Account) -> None:
-        """Decides all that wait for an answer that will not come."""
-        while account.waiting:
-            self._settle(account, account.waiting.popleft())
+    def _abandon(self, call: _Call) -> None:
+        """Decides all that wait for an answer that will not come; what goes back, goes later."""
+        self._retry_at = self._clock() + RETRY_SECONDS
+        self._returns.extendleft(reversed(call.returns))
+        for account, _ in call.asked:
+            account.asking = False
+            while account.waiting:
+                self._settle(account, account.waiting.popleft())
 
     def _settle(self, account: Account, waiter: Waiter) -> None:
         if not waiter.answer.done():
@@ -339,7 +350,6 @@ class Permits:
         return Answer(decision, tenant)
 
     def _fail(self, cause: SidecarError) -> None:
-        self._retry_at = self._clock() + RETRY_SECONDS
         if self._failing != type(cause).__name__:
             self._failing = type(cause).__name__
             log.error("no sidecar decides: %s; on_outage=%r does", cause, self._outage.on_outage)

@@ -63,7 +63,7 @@ class Rendered:
         kind = "http.response"
         if scope["type"] == "websocket":
             kind = "websocket.http.response"
-            if kind not in scope.get("extensions", {}):
+            if kind not in (scope.get("extensions") or ()):
                 await send({"type": "websocket.close", "code": 1008, "reason": ""})
                 return
         await send({"type": f"{kind}.start", "status": self.status, "headers": list(self.headers)})

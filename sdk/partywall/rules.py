@@ -1,13 +1,16 @@
 """What applies to which route: rules, and paths that are not governed at all."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import translate
+from typing import Any
 
 from partywall.errors import ConfigurationError
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT
 from partywall.responses import Scope
+
+_METHOD = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 
 LimitOf = str | Callable[[Scope], str]
 CostOf = int | Callable[[Scope], int]
@@ -19,21 +22,21 @@ class Rule:
 
     Attributes:
         path: as the app sees it, with `*` for any run of characters: `/exports/*`.
-        methods: HTTP methods; None for all, and for WebSockets.
+        methods: HTTP methods; None for all, and for WebSockets. GET means HEAD too: frameworks
+            answer it from the same handler, so it must not be a way around.
         limit: the limit's name, or a callable of the ASGI scope; None for the middleware's own.
         cost: a whole number from 1, or a callable of the scope; None for the middleware's own.
     """
 
     path: str
-    methods: Sequence[str] | None = None
+    methods: Collection[str] | None = None
     limit: LimitOf | None = None
     cost: CostOf | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.startswith(("/", "*")):
-            raise ConfigurationError(f"expected a path beginning with / or *; got {self.path!r}")
-        if isinstance(self.methods, str):
-            raise ConfigurationError(f"expected a list of methods; got {self.methods!r}")
+        check_path(self.path)
+        if self.methods is not None:
+            check_methods(self.methods)
         if self.limit is not None:
             check_limit(self.limit)
         if self.cost is not None:
@@ -56,23 +59,26 @@ class Routes:
     def __init__(
         self, rules: Iterable[Rule], exempt: Iterable[str], limit: LimitOf, cost: CostOf
     ) -> None:
-        if isinstance(exempt, str):
-            raise ConfigurationError(f"expected a list of exempt paths; got {exempt!r}")
         check_limit(limit)
         check_cost(cost)
-        paths = tuple(exempt)
+        paths = _listed("exempt", "paths", exempt)
+        for path in paths:
+            check_path(path)
         self._exempt = frozenset(path for path in paths if "*" not in path)
-        patterns = [translate(path) for path in paths if "*" in path]
+        patterns = [_pattern(path) for path in paths if "*" in path]
         self._exempt_pattern = re.compile("|".join(patterns)) if patterns else None
-        self._rules = [
-            (
-                re.compile(translate(rule.path)),
-                None if rule.methods is None else frozenset(map(str.upper, rule.methods)),
-                limit if rule.limit is None else rule.limit,
-                cost if rule.cost is None else rule.cost,
+        self._rules = []
+        for rule in _listed("rules", "Rule", rules):
+            if not isinstance(rule, Rule):
+                raise ConfigurationError(f"expected rules to be a list of Rule; got {rule!r} in it")
+            self._rules.append(
+                (
+                    re.compile(_pattern(rule.path)),
+                    None if rule.methods is None else _covered(rule.methods),
+                    limit if rule.limit is None else rule.limit,
+                    cost if rule.cost is None else rule.cost,
+                )
             )
-            for rule in rules
-        ]
         self._limit = limit
         self._cost = cost
 
@@ -83,8 +89,9 @@ class Routes:
             ConfigurationError: a callable of the app's returned what can be none.
         """
         path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root):
+        root: str = scope.get("root_path", "").rstrip("/")
+        # Some servers leave root_path out of path, so it is cut off only where it is there.
+        if root and (path == root or path.startswith(root + "/")):
             path = path[len(root) :] or "/"
         if path in self._exempt or (
             self._exempt_pattern is not None and self._exempt_pattern.match(path)
@@ -102,6 +109,33 @@ class Routes:
             cost = cost(scope)
             check_cost(cost, called=True)
         return limit, cost
+
+
+def check_path(path: object) -> None:
+    """Refuses what can match no request's path.
+
+    Raises:
+        ConfigurationError: with what was expected.
+    """
+    if not (isinstance(path, str) and path.startswith(("/", "*"))):
+        raise ConfigurationError(f"expected a path beginning with / or *; got {path!r}")
+
+
+def check_methods(methods: object) -> None:
+    """Refuses what is no list of HTTP methods.
+
+    Raises:
+        ConfigurationError: with what was expected.
+    """
+    if (
+        isinstance(methods, str)
+        or not isinstance(methods, Collection)
+        or not methods
+        or not all(isinstance(method, str) and _METHOD.fullmatch(method) for method in methods)
+    ):
+        raise ConfigurationError(
+            f"expected a list of methods such as ['GET', 'POST'], or None for all; got {methods!r}"
+        )
 
 
 def check_limit(limit: object, *, called: bool = False) -> None:
@@ -129,3 +163,19 @@ def check_cost(cost: object, *, called: bool = False) -> None:
         return
     if not (type(cost) is int and 1 <= cost <= MAX_AMOUNT):
         raise ConfigurationError(f"expected a cost from 1 to {MAX_AMOUNT}; got {cost!r}")
+
+
+def _listed(name: str, what: str, items: object) -> tuple[Any, ...]:
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise ConfigurationError(f"expected {name} to be a list of {what}; got {items!r}")
+    return tuple(items)
+
+
+def _pattern(path: str) -> str:
+    """A regular expression in which `*` alone is special, in linear time on any path."""
+    return translate(re.sub("[?[]", r"[\g<0>]", path))
+
+
+def _covered(methods: Collection[str]) -> frozenset[str]:
+    named = frozenset(method.upper() for method in methods)
+    return named | {"HEAD"} if "GET" in named else named
