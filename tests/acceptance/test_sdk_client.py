@@ -1,6 +1,10 @@
 """The SDK's clients against real sidecars."""
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,8 +48,8 @@ def client(sidecar: Sidecar, token: str | None = None) -> Partywall:
 async def test_a_tenant_is_admitted_up_to_its_tiers_limit_and_then_denied(pw: Partywall) -> None:
     acme = fresh_tenant()
     await pw.put_tenant(acme, tier="free")
-    decisions = [await pw.check(acme) for _ in range(8)]
-    assert [decision.allowed for decision in decisions] == [True] * 5 + [False] * 3
+    decisions = [await pw.check(acme, cost=cost) for cost in (3, 2, 1, 1)]
+    assert [decision.allowed for decision in decisions] == [True, True, False, False]
     assert not any(decision.degraded for decision in decisions)
     denial = decisions[-1]
     assert (denial.tenant, denial.tier, denial.reason) == (acme, "free", "limit-exceeded")
@@ -165,7 +169,7 @@ def test_the_synchronous_client_is_denied_at_the_same_limit(asked_sidecar: Sidec
         asked_sidecar.url, asked_sidecar.admin_token, deadline=PATIENT_SECONDS
     ) as pw:
         pw.put_tenant(acme, tier="free")
-        assert [pw.check(acme).allowed for _ in range(6)] == [True] * 5 + [False]
+        assert [pw.check(acme, cost=cost).allowed for cost in (3, 2, 1)] == [True, True, False]
         with pytest.raises(UnknownTenant):
             pw.check(fresh_tenant())
 
@@ -219,7 +223,7 @@ async def test_without_a_sidecar_calls_fail_and_checks_are_decided_here(
         for call in (pw.get_tenant(acme), pw.check_many([(acme,)])):
             with pytest.raises(SidecarUnavailable):
                 await call
-        decision = await pw.check(acme, "requests", cost=2)
+        decision = await pw.check(fresh_tenant())  # of whom nothing is in hand
         assert (decision.allowed, decision.degraded) == (True, True)
 
         one.env["PARTYWALL_PORT"] = one.url.rpartition(":")[2]
@@ -240,6 +244,28 @@ async def test_checks_without_a_sidecar_are_refused_where_the_app_says_closed(
         one.kill()
         with pytest.raises(SidecarUnavailable, match="cannot be decided now"):
             await pw.check("acme")
+
+
+def test_every_snippet_of_the_docs_runs_as_it_stands(sidecar: SidecarFactory) -> None:
+    one = sidecar()
+    page = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) > 3
+    env = {"PARTYWALL_SIDECAR_URL": one.url, "PARTYWALL_TOKEN": one.admin_token}
+    for snippet in snippets:
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", snippet],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{snippet}\n{ran.stderr}"  # stderr may have log lines
+        for line in snippet.splitlines():
+            code, _, promised = line.partition("  # ")
+            if "print(" in code and promised:
+                assert promised in ran.stdout.splitlines(), snippet
 
 
 async def test_many_tasks_share_one_client(pw: Partywall) -> None:
