@@ -55,6 +55,7 @@ class Account:
 
     __slots__ = (
         "_asked_at",
+        "_degraded",
         "_horizon",
         "_spent",
         "_told_at",
@@ -86,6 +87,7 @@ class Account:
         self._told_at = 0.0
         self._asked_at = 0.0
         self._spent = 0
+        self._degraded = False
         self._horizon = 0.0
 
     def take(self, cost: int, now: float) -> Answer | None:
@@ -154,10 +156,11 @@ class Account:
         self.units = permit.granted
         self.ends = ends
         self.lease = ask.lease if permit.leased else None
+        self._degraded = permit.degraded
         while self.waiting and self.waiting[0].cost <= self.units:
             waiter = self.waiting.popleft()
             if not waiter.answer.done():  # else its request went away, and its units stay in hand
-                waiter.answer.set_result(self._spend(waiter.cost, now, permit.degraded))
+                waiter.answer.set_result(self._spend(waiter.cost, now))
 
     def hold(self, ask: Ask, permit: Permit, until: float, now: float) -> None:
         """Keeps an answer that needs no units, and gives it to all whom it fits."""
@@ -180,10 +183,10 @@ class Account:
                 waiter.answer.set_result(_for_cost(held, waiter.cost))
         self.waiting = deque(unfit)
 
-    def _spend(self, cost: int, now: float, degraded: bool = False) -> Answer:
+    def _spend(self, cost: int, now: float) -> Answer:
         self.units -= cost
         self._spent += cost
-        decision = self._decision(cost, now, self.windows or (), degraded=degraded)
+        decision = self._decision(cost, now, self.windows or (), degraded=self._degraded)
         return Answer(decision, self.tenant)
 
     def _decision(

@@ -47,16 +47,20 @@ def denied(*windows: Window, **more: Any) -> Permit:
 
 
 class Sidecar:
-    """Answers `/v1/permits` by `answer`, a permit for each ask, or an exception to raise.
+    """Answers `/v1/permits` by `answer`: a permit for each ask.
 
     Attributes:
         answer: may be replaced at any time.
+        away: raised for every question while it is set.
+        latency: seconds until it answers.
         tiers: what it says of tiers; `instances`: of processes.
         seen: every question that came.
     """
 
-    def __init__(self, answer: Callable[[Ask], Permit | Exception] = granted) -> None:
+    def __init__(self, answer: Callable[[Ask], Permit] = granted) -> None:
         self.answer = answer
+        self.away: Exception | None = None
+        self.latency = 0.0
         self.tiers: dict[str, TierFacts] = {}
         self.instances = 1
         self.seen: list[PermitsRequest] = []
@@ -69,12 +73,11 @@ class Sidecar:
     async def lease(self, request: PermitsRequest) -> PermitsAnswer:
         """As `Transport.permits`."""
         self.seen.append(request)
-        permits = []
-        for ask in request.asks:
-            answer = self.answer(ask)
-            if isinstance(answer, Exception):
-                raise answer
-            permits.append(answer)
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if self.away is not None:
+            raise self.away
+        permits = [self.answer(ask) for ask in request.asks]
         return PermitsAnswer(permits, self.tiers, self.instances)
 
     def client(self, **options: Any) -> Partywall:

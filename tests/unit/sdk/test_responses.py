@@ -99,7 +99,8 @@ async def test_what_refuses_without_a_window_names_no_rate(reason, status):
 
 
 async def test_an_outage_that_is_closed_is_503_with_retry_after():
-    sidecar = Sidecar(lambda ask: SidecarUnavailable("away"))
+    sidecar = Sidecar()
+    sidecar.away = SidecarUnavailable("away")
     app = sidecar.governing(answering(), client=sidecar.client(on_outage="closed"))
     answer = await request(app)
     assert answer.status == 503
