@@ -149,6 +149,7 @@ class Partywall:
             UnknownTenant: nobody registered it, and the policy has no default tier.
             UnknownLimit: no tier names it.
             InvalidRequest: an argument can be none; nothing was sent.
+            Unauthenticated, Forbidden: the token cannot check.
             SidecarUnavailable: nothing could decide, and `on_outage` is `closed`.
         """
         valid_check(tenant, limit, cost)
@@ -160,7 +161,11 @@ class Partywall:
                 body=Check(tenant, limit, cost, dry_run=True),
                 idempotent=True,
             )
-        decision = await self.permits.decide(tenant, limit, cost)
+        permits = self.permits
+        decision = await permits.decide(tenant, limit, cost)
+        if decision.degraded and permits.refusal is not None:
+            # A caller's mistake, and not an outage; one of its own, for each has its own traceback.
+            raise type(permits.refusal)(str(permits.refusal))
         match decision.reason:
             case "unknown-tenant":
                 raise UnknownTenant(f"no tenant {tenant!r} is registered")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from partywall.account import Account, Answer, Waiter
 from partywall.decision import Decision
-from partywall.errors import SidecarError, UnexpectedAnswer
+from partywall.errors import Forbidden, SidecarError, Unauthenticated, UnexpectedAnswer
 from partywall.outage import OnOutage, Outage
 from partywall.protocol import (
     LONGEST_HORIZON,
@@ -108,6 +108,7 @@ class Permits:
         self._trip = 0.0
         self._retry_at = 0.0
         self._failing: str | None = None
+        self._refusal: SidecarError | None = None
         self._unknown_limits: set[str] = set()
         self._upgrades: dict[str, dict[str, str]] = {}
         self._closed = False
@@ -120,6 +121,14 @@ class Permits:
     def counts(self) -> Counts:
         """What was answered so far."""
         return Counts(self._admitted, self._denied, self._degraded)
+
+    @property
+    def refusal(self) -> SidecarError | None:
+        """Why the sidecar refused the last question: the token cannot check. None if it did not.
+
+        No outage, though `on_outage` decides then too: it lasts until somebody changes the token.
+        """
+        return self._refusal
 
     def upgrade_for(self, tier: str | None, feature: str) -> str | None:
         """The first later tier that has a feature, as the sidecar last said; None without one."""
@@ -350,13 +359,14 @@ class Permits:
         return Answer(decision, tenant)
 
     def _fail(self, cause: SidecarError) -> None:
+        self._refusal = cause if isinstance(cause, Unauthenticated | Forbidden) else None
         if self._failing != type(cause).__name__:
             self._failing = type(cause).__name__
             log.error("no sidecar decides: %s; on_outage=%r does", cause, self._outage.on_outage)
 
     def _succeed(self) -> None:
         if self._failing is not None:
-            self._failing = None
+            self._failing = self._refusal = None
             log.warning("the sidecar decides again: limits are exact")
 
     def _say_unknown(self, limit: str) -> None:
