@@ -290,7 +290,10 @@ class Permits:
                 self._outage.learn(ask.limit, permit.windows)
             if permit.reason == "unknown-limit":
                 self._say_unknown(ask.limit)
-            if not permit.granted:
+            if permit.reason == "unavailable" and permit.tier is None:
+                # The sidecar cannot read who this is: as much an outage as one of its own.
+                self._release(account)
+            elif not permit.granted:
                 account.hold(ask, permit, sent + permit.seconds, now)
             elif now < sent + permit.seconds:
                 account.lend(ask, permit, sent + permit.seconds, now)
@@ -346,8 +349,11 @@ class Permits:
         self._returns.extendleft(reversed(call.returns))
         for account, _ in call.asked:
             account.asking = False
-            while account.waiting:
-                self._settle(account, account.waiting.popleft())
+            self._release(account)
+
+    def _release(self, account: Account) -> None:
+        while account.waiting:
+            self._settle(account, account.waiting.popleft())
 
     def _settle(self, account: Account, waiter: Waiter) -> None:
         if not waiter.answer.done():

@@ -494,6 +494,18 @@ class TestFailing:
             assert (await permits.decide("acme", "requests")).degraded
 
 
+    @virtually
+    async def test_a_tenant_that_the_sidecar_cannot_read_is_an_outage_of_its_own(self):
+        """A limit that is closed then has a tier, and stays a denial."""
+        sidecar = Sidecar(lambda ask: Permit(False, None, "unavailable", retry_after=1.0))
+        permits = permits_of(sidecar, on_outage="open")
+        (decision,) = await decided(permits, "acme")
+        assert (decision.allowed, decision.degraded) == (True, True)
+        sidecar.answer = lambda ask: Permit(False, "free", "unavailable", retry_after=1.0)
+        (decision,) = await decided(permits, "acme")
+        assert (decision.allowed, decision.reason) == (False, "unavailable")
+
+
 class TestUnknownLimits:
     async def test_an_unknown_limit_passes_and_is_told_once(self, caplog):
         sidecar = Sidecar(lambda ask: Permit(False, "free", "unknown-limit", retry_after=None))
