@@ -140,7 +140,8 @@ class TestInHand:
     )
     @virtually
     async def test_a_refusal_is_held_for_every_cost(self, reason):
-        sidecar = Sidecar(lambda ask: Permit(False, None, reason, seconds=0.4, retry_after=None))
+        tier = None if reason == "unknown-tenant" else "free"
+        sidecar = Sidecar(lambda ask: Permit(False, tier, reason, seconds=0.4, retry_after=None))
         permits = permits_of(sidecar)
         for cost in (5, 1, 9):
             decision = await permits.decide("acme", "requests", cost)
