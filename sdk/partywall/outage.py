@@ -15,6 +15,11 @@ OnOutage = Literal["local", "open", "closed"]
 admitted; `closed`: nothing is."""
 
 
+MOST_COUNTERS = 100_000
+"""What an outage may cost in memory, whatever names clients make up: after so many counters all
+begin anew."""
+
+
 class LocalVerdict(NamedTuple):
     """What this process's own windows say; `retry_after` None when the cost never fits."""
 
@@ -31,7 +36,11 @@ class LocalWindows:
     """
 
     def __init__(self) -> None:
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._begin()
+
+    def _begin(self) -> None:
+        self._storage = MemoryStorage()
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
 
     def decide(
         self,
@@ -51,6 +60,8 @@ class LocalWindows:
             instances: how many processes share each quota; each has at least 1 of it.
             charge: False only looks.
         """
+        if len(self._storage.storage) >= MOST_COUNTERS:
+            self._begin()
         shares = [
             (quota, RateLimitItemPerSecond(max(1, quota // instances), seconds))
             for quota, seconds in rates
