@@ -111,7 +111,8 @@ async def test_what_is_no_decision_is_an_error(
     reason: str, error: type[Exception], said: str
 ) -> None:
     fake = Fake()
-    fake.permit = {"allowed": False, "reason": reason}
+    tier = None if reason == "unknown-tenant" else "pro"
+    fake.permit = {"allowed": False, "tier": tier, "reason": reason}
     async with fake.client() as pw:
         with pytest.raises(error, match=said):
             await pw.check("acme", "exports")
