@@ -157,8 +157,9 @@ def _rates(path: str, written: object) -> tuple[Rate, ...]:
         return ()
     texts = written if isinstance(written, list | tuple) else [written]
     try:
-        items = [item for text in texts for item in parse_many(text)]
-    except (ValueError, TypeError) as exc:
+        # Of what is no text `str` makes none that could be a rate.
+        items = [item for text in texts for item in parse_many(str(text))]
+    except ValueError as exc:
         raise ConfigurationError(
             f'{path}: expected a rate such as "100/minute", a list of rates, or "unlimited"; '
             f"got {written!r}"

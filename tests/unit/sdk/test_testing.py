@@ -1,6 +1,7 @@
 """The fake sidecar: what it decides, whom it stands in for, and that its clock is all there is."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import tomllib
@@ -481,3 +482,16 @@ def test_the_module_needs_no_pytest() -> None:
         "from partywall.testing import FakeSidecar; FakeSidecar()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# docs/testing.md
+
+
+def test_the_pages_snippets_run(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[3] / "docs" / "testing.md"
+    names: dict[str, Any] = {}
+    for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(snippet, str(page), "exec"), names)
+    names["test_a_customer_is_denied_at_the_limit_and_let_on_a_minute_later"]()
+    assert capsys.readouterr().out == "limit-exceeded 30.0\n998\nTrue\nFalse\n"
+    assert names["pytest_plugins"] == pytest_plugins
