@@ -18,6 +18,7 @@ from partywall.errors import (
     KeysUnavailable,
     LimitExceeded,
     SidecarError,
+    SidecarUnavailable,
     TenantConflict,
     TenantRefused,
 )
@@ -31,8 +32,11 @@ OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
 
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
+_NOT_NOW = "Whether this request may go on cannot be decided now."
+
 SCOPE_KEY = "partywall"
-"""Where the scope holds the request's `Governed`."""
+"""Where the scope holds the request's `Governed`; None there: it passes without a tenant, because
+nothing is enforced. Nothing there: it is exempt."""
 
 
 class Governed:
@@ -191,9 +195,9 @@ class PartywallMiddleware:
             if tenant is not None and not isinstance(tenant, str):
                 tenant = await tenant
         except (Denied, KeysUnavailable, SidecarError) as exc:
-            denial = _denial_of(exc, self._headers) or responses.unavailable(
-                "Which tenant this is cannot be found out now."
-            )
+            denial = _denial_of(exc, self._headers)
+            if denial is None:
+                raise
             await self._refuse(denial, scope, receive, send)
             return
         if tenant is None or not is_tenant_id(tenant):
@@ -211,6 +215,7 @@ class PartywallMiddleware:
         if self._enforce:
             await self._deny(denial, scope, receive, send)
         else:
+            scope[SCOPE_KEY] = None
             await self.app(scope, receive, send)
 
     async def _run(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,7 +225,7 @@ class PartywallMiddleware:
         token = context.enter(answer.tenant)
         try:
             await self.app(scope, receive, governed.send)
-        except Denied as exc:
+        except (Denied, SidecarUnavailable) as exc:
             # Raised by the app itself or a dependency of it (`partywall.fastapi`).
             denial = _denial_of(exc, self._headers)
             if governed.started or denial is None:
@@ -304,7 +309,7 @@ def _denial_by(answer: Answer, family: HeaderFamily) -> Denial:
         return responses.over_limit(decision, answer.upgrade, family)
     if decision.reason in ("tenant-suspended", "unknown-tenant"):
         return responses.refused_tenant(decision.tenant, decision.reason)
-    return responses.unavailable("Whether the tenant may go on cannot be decided now.")
+    return responses.unavailable(_NOT_NOW)
 
 
 def _denial_of(exc: Exception, family: HeaderFamily) -> Denial | None:
@@ -319,4 +324,8 @@ def _denial_of(exc: Exception, family: HeaderFamily) -> Denial | None:
             return responses.conflicting_tenants(str(exc))
         case InvalidCredentials():
             return responses.invalid_credentials(str(exc))
+        case SidecarUnavailable():
+            return responses.unavailable(_NOT_NOW, exc.retry_after)
+        case SidecarError() | KeysUnavailable():
+            return responses.unavailable(_NOT_NOW)
     return None

@@ -30,10 +30,6 @@ TIERS: Any = {
 
 pytest_plugins = ["partywall.pytest_plugin"]
 
-until_the_middleware_answers = pytest.mark.xfail(
-    strict=True, reason="PartywallMiddleware does not answer this yet: remove where it does"
-)
-
 
 def rows(request: Request) -> int:
     return int(request.query_params["rows"])
@@ -231,7 +227,6 @@ def test_in_an_outage_a_tenant_keeps_the_features_that_it_was_seen_to_have() -> 
         assert app.get("/analytics").status_code == 200
 
 
-@until_the_middleware_answers
 def test_in_an_outage_whether_a_stranger_has_a_feature_cannot_be_said() -> None:
     with FakeSidecar(TIERS) as sidecar:
         sidecar.fail()
@@ -240,7 +235,6 @@ def test_in_an_outage_whether_a_stranger_has_a_feature_cannot_be_said() -> None:
     assert answer.headers["retry-after"] == "1"
 
 
-@until_the_middleware_answers
 def test_a_limit_that_cannot_be_decided_and_is_closed_then_is_503() -> None:
     with FakeSidecar(TIERS) as sidecar:
         app = FastAPI()
@@ -265,7 +259,6 @@ def test_without_the_middleware_the_error_says_what_to_add(path: str) -> None:
         client(an_app(exempt=["/rows", "/analytics"])).get(path)
 
 
-@until_the_middleware_answers
 def test_where_nothing_is_enforced_a_request_without_a_tenant_passes() -> None:
     with FakeSidecar(TIERS) as sidecar:
         app = TestClient(an_app(enforce=False))

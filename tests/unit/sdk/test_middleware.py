@@ -221,6 +221,7 @@ class TestDeniedRaisedInTheApp:
             (LimitExceeded(DECISION, "pro"), 429),
             (FeatureMissing("acme", "free", "sso", "pro"), 402),
             (TenantConflict("two of them"), 403),
+            (SidecarUnavailable("away", 1.5), 503),
         ],
     )
     async def test_it_is_answered_with_the_headers_of_what_was_charged(self, error, status):
@@ -231,6 +232,8 @@ class TestDeniedRaisedInTheApp:
             assert answer["ratelimit-policy"] == '"exports";q=10;w=1, "requests";q=100;w=60'
             assert answer["retry-after"] == "3"
             assert answer["x-ratelimit-limit"] == "10"
+        elif status == 503:
+            assert answer["retry-after"] == "2"
         else:
             assert "retry-after" not in answer.names()
 
@@ -264,9 +267,15 @@ class TestDeniedRaisedInTheApp:
         class NotToday(Denied):
             pass
 
-        app = Sidecar().governing(answering(lambda scope: raising(NotToday())))
-        with pytest.raises(NotToday):
-            await request(app)
+        def refuse(scope: Any) -> str:
+            raise NotToday
+
+        for app in (
+            Sidecar().governing(answering(refuse)),
+            Sidecar().governing(answering(), tenant=refuse),
+        ):
+            with pytest.raises(NotToday):
+                await request(app)
 
 
 class TestObservingOnly:
@@ -280,9 +289,9 @@ class TestObservingOnly:
 
     @pytest.mark.parametrize("tenant", [None, "not an id"])
     async def test_a_request_without_a_tenant_passes_without_one(self, tenant):
-        app = Sidecar().governing(answering(tenant_seen), enforce=False)
-        answer = await request(app, tenant=tenant)
-        assert (answer.status, answer.body) == (200, b"None")
+        app = answering(lambda scope: (scope[SCOPE_KEY], current_tenant(None)))
+        answer = await request(Sidecar().governing(app, enforce=False), tenant=tenant)
+        assert (answer.status, answer.body) == (200, b"(None, None)")
 
     @pytest.mark.parametrize("error", [TenantConflict("two"), SidecarUnavailable("away")])
     async def test_a_tenant_that_cannot_be_told_passes_without_one(self, error):

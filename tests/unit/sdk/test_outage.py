@@ -145,6 +145,17 @@ class TestInPermits:
         decisions = [await permits.decide("acme", "requests") for _ in range(50)]
         assert sum(one.allowed for one in decisions) == 10
 
+    async def test_a_tenant_that_the_sidecar_cannot_read_is_decided_by_what_was_known_of_it(self):
+        answers = iter([lambda ask: granted(ask, FORTY)])
+        unread = Permit(False, None, "unavailable", seconds=0.4, retry_after=1.0)
+        sidecar, permits = await self.outage_after(
+            lambda ask: next(answers, lambda ask: unread)(ask)
+        )
+        sidecar.away = None
+        decisions = [await permits.decide("acme", "requests") for _ in range(50)]
+        assert sum(one.allowed for one in decisions) == 10
+        assert all(one.degraded and one.tier == "free" for one in decisions)
+
     async def test_the_sidecar_is_asked_again_soon_and_believed_at_once(self):
         sidecar, permits = await self.outage_after(lambda ask: denied(FORTY))
         for _ in range(100):

@@ -494,7 +494,6 @@ class TestFailing:
         for _ in range(4):
             assert (await permits.decide("acme", "requests")).degraded
 
-
     @virtually
     async def test_a_tenant_that_the_sidecar_cannot_read_is_an_outage_of_its_own(self):
         """A limit that is closed then has a tier, and stays a denial."""

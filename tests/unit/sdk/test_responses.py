@@ -87,7 +87,7 @@ async def test_a_cost_that_never_fits_names_no_moment():
     [("unknown-tenant", 403), ("tenant-suspended", 403), ("unavailable", 503)],
 )
 async def test_what_refuses_without_a_window_names_no_rate(reason, status):
-    sidecar = Sidecar(lambda ask: Permit(False, reason=reason, seconds=0.4, retry_after=1.0))
+    sidecar = Sidecar(lambda ask: Permit(False, "free", reason, seconds=0.4, retry_after=1.0))
     app = sidecar.governing(answering())
     for _ in range(2):
         answer = await request(app)
