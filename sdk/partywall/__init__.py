@@ -26,11 +26,13 @@ from partywall.errors import (
     UnknownTenant,
 )
 from partywall.middleware import PartywallMiddleware
+from partywall.records import Check, TenantRecord
 from partywall.responses import Denial
 from partywall.rules import Rule
 from partywall.sync import SyncPartywall
 
 __all__ = [
+    "Check",
     "ConfigurationError",
     "Conflict",
     "Decision",
@@ -53,6 +55,7 @@ __all__ = [
     "SyncPartywall",
     "Tenant",
     "TenantConflict",
+    "TenantRecord",
     "TenantRefused",
     "Unauthenticated",
     "UnexpectedAnswer",

@@ -51,6 +51,7 @@ class Account:
         held: an answer that needs no units, for costs of `held_cost` and more, until `held_until`.
         waiting: checks that wait for an answer, oldest first.
         asking: whether a question is queued or under way.
+        returning: whether units of it are on their way back.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Account:
         "held_until",
         "lease",
         "limit",
+        "returning",
         "tenant",
         "units",
         "waiting",
@@ -84,6 +86,7 @@ class Account:
         self.held_until = 0.0
         self.waiting: deque[Waiter] = deque()
         self.asking = False
+        self.returning = False
         self._told_at = 0.0
         self._asked_at = 0.0
         self._spent = 0
@@ -238,4 +241,5 @@ def _for_cost(held: Answer, cost: int) -> Answer:
         waits = [one.reset_after for one in decision.windows if one.remaining < cost]
         never = any(cost > one.quota for one in decision.windows)
         retry_after = None if never else max([retry_after, *waits])
-    return Answer(replace(decision, cost=cost, retry_after=retry_after), held.tenant, held.upgrade)
+    # Which tier would have admitted so much nobody said, either.
+    return Answer(replace(decision, cost=cost, retry_after=retry_after), held.tenant)

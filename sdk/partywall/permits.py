@@ -61,11 +61,19 @@ class Counts(NamedTuple):
     degraded: int
 
 
+class _Return(NamedTuple):
+    """What an account gives back; it is tried until some time."""
+
+    until: float
+    unspent: GiveBack
+    account: Account
+
+
 class _Call(NamedTuple):
-    """A question under way: the accounts it asks for, and what it gives back with when."""
+    """A question under way: the accounts it asks for, and what it gives back."""
 
     asked: list[tuple[Account, Ask]]
-    returns: list[tuple[float, GiveBack]]
+    returns: list[_Return]
 
 
 class Permits:
@@ -100,12 +108,14 @@ class Permits:
         self._older: dict[tuple[str, str], Account] = {}
         self._turned_at = clock()
         self._queue: deque[Account] = deque()
-        self._returns: deque[tuple[float, GiveBack]] = deque()
+        self._returns: deque[_Return] = deque()
+        self._parked: set[Account] = set()
         self._leases: deque[tuple[float, str, Account]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
-        self._trip = 0.0
+        # Nothing is known of the way yet, and the first answer waits for a connection.
+        self._trip = LONGEST_HORIZON / TRIPS_WITHIN
         self._retry_at = 0.0
         self._failing: str | None = None
         self._refusal: SidecarError | None = None
@@ -241,17 +251,23 @@ class Permits:
         asked: list[tuple[Account, Ask]] = []
         while self._queue and len(asked) < MAX_ITEMS:
             account = self._queue.popleft()
+            if account.returning:
+                # Its units are on their way back in another call; asking beside it might come
+                # first, and be denied what is about to be free.
+                self._parked.add(account)
+                continue
             self._give_back(account)
             ask = account.question(f"{self._instance}-{next(self._numbers)}", now)
             if ask is None:
                 account.asking = False
             else:
                 asked.append((account, ask))
-        returns: list[tuple[float, GiveBack]] = []
+        returns: list[_Return] = []
         while self._returns and len(returns) < MAX_ITEMS:
-            until, give_back = self._returns.popleft()
-            if now < until:
-                returns.append((until, give_back))
+            back = self._returns.popleft()
+            if now < back.until:
+                back.account.returning = True
+                returns.append(back)
         return _Call(asked, returns)
 
     async def _send(self, call: _Call) -> None:
@@ -259,7 +275,7 @@ class Permits:
         request = PermitsRequest(
             self._instance,
             [ask for _, ask in call.asked],
-            [unspent for _, unspent in call.returns],
+            [back.unspent for back in call.returns],
             min(LONGEST_HORIZON, max(SHORTEST_HORIZON, TRIPS_WITHIN * self._trip)),
         )
         try:
@@ -272,6 +288,7 @@ class Permits:
             # Cancelled, or a fault of our own: nobody may wait for ever, and it is not hidden.
             self._abandon(call)
             raise
+        self._arrived(call)
         self._succeed()
         self._outage.instances = answer.instances
         self._receive(call, answer, sent)
@@ -301,8 +318,8 @@ class Permits:
                     self._watch(account, account.lease)
             elif permit.leased and ask.lease is not None:
                 # Too late: charged to a time that has passed, so it must not be spent any more.
-                back = GiveBack(ask.tenant, ask.limit, ask.lease, permit.granted)
-                self._returns.append((now + RETURN_SECONDS, back))
+                unspent = GiveBack(ask.tenant, ask.limit, ask.lease, permit.granted)
+                self._returns.appendleft(_Return(now + RETURN_SECONDS, unspent, account))
             if account.waiting:
                 self._ask_again(account, now)
 
@@ -341,12 +358,23 @@ class Permits:
     def _give_back(self, account: Account) -> None:
         unspent = account.unspent()
         if unspent is not None:
-            self._returns.append((self._clock() + RETURN_SECONDS, unspent))
+            # First in the next call, so that it goes before a question of the same account.
+            until = self._clock() + RETURN_SECONDS
+            self._returns.appendleft(_Return(until, unspent, account))
+
+    def _arrived(self, call: _Call) -> None:
+        """What went back is back, or will be tried again: its accounts may ask."""
+        for back in call.returns:
+            back.account.returning = False
+            if back.account in self._parked:
+                self._parked.discard(back.account)
+                self._queue.append(back.account)
 
     def _abandon(self, call: _Call) -> None:
         """Decides all that wait for an answer that will not come; what goes back, goes later."""
         self._retry_at = self._clock() + RETRY_SECONDS
         self._returns.extendleft(reversed(call.returns))
+        self._arrived(call)
         for account, _ in call.asked:
             account.asking = False
             self._release(account)

@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer: hours of asyncio in moments, the same each run."""
+"""An event loop whose time jumps to the next timer: hours of asyncio in moments, always alike."""
 
 import asyncio
 import selectors

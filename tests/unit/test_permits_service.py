@@ -173,15 +173,16 @@ async def test_needed_units_last_as_the_asker_said_and_a_lease_as_the_limit_says
     request = PermitsRequest(
         "one",
         [
-            Ask("acme", "requests", 1, 2),
             Ask("acme", "burst"),
-            Ask("beta", "requests", 1, 2, 4, "a"),
+            Ask("acme", "requests", 1, 2),
+            Ask("acme", "burst", 1, 1, 1, "a"),
         ],
-        within=0.1,
+        within=0.03,
     )
-    needed, short, leased = (await sidecar.permits.answer(request)).permits
-    assert (needed.seconds, short.seconds) == (0.1, 0.05)
-    assert (leased.seconds, leased.leased) == (0.5, True)
+    needed, long, leased = (await sidecar.permits.answer(request)).permits
+    assert needed.seconds == 0.03
+    assert long.seconds == LONGEST_HORIZON  # a hundredth of its window is no less
+    assert (leased.seconds, leased.leased) == (0.05, True)
 
 
 async def test_units_ahead_come_under_the_lease_and_what_was_needed_alone_does_not(sidecar):

@@ -77,9 +77,15 @@ class Ask(NamedTuple):
     within: int = LONGEST_HORIZON
 
     def lasts(self, granted: int) -> int:
-        """How long granted units may be spent, in microseconds."""
+        """How long granted units may be spent, in microseconds.
+
+        What is needed at once gets a hundredth of the shortest window at least: it costs that share
+        of throughput at most, and an answer that is late for once is still of use.
+        """
         longest = horizon(self.rates)
-        return longest if granted > self.need else min(longest, self.within)
+        if granted > self.need:
+            return longest
+        return min(longest, max(self.within, min(rate.window for rate in self.rates) * 10_000))
 
 
 class Return(NamedTuple):

@@ -88,8 +88,9 @@ class DecideScript:
                 names.append(keys.lease(self._prefix, tenant, limit, question.lease))
                 record = len(names)
             if isinstance(question, Ask):
-                _, _, _, cost, need, ahead, _, within = question
-                asked += (plan, first, cost, _ASK, need, ahead, within, record)
+                need = question.need
+                asked += (plan, first, question.cost, _ASK, need, question.ahead)
+                asked += (question.lasts(need), record)
             else:
                 asked += (plan, first, question.units, _RETURN, record)
         planned: list[int] = []

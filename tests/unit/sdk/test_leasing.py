@@ -136,6 +136,22 @@ def test_closing_gives_back_what_was_not_spent_at_once():
     run_virtually(main())
 
 
+@given(seed=st.integers(0, 2**32), quota=st.integers(1, 60), slow=st.sampled_from([0.001, 0.02]))
+def test_one_process_gets_its_whole_quota_however_it_leases(seed, quota, slow):
+    """Units on their way back must not be missing when the next check asks."""
+
+    async def main() -> None:
+        street = Street((Rate(quota, 60),), seed)
+        street.latency = lambda: street.random.uniform(0, slow)
+        one = street.process()
+        for _ in range(quota):
+            await asyncio.sleep(street.random.choice([0, 0.001, 0.1, 0.3, 0.5]) * 30 / quota)
+            assert await street.check(one, 0, "acme")
+        assert not await street.check(one, 0, "acme")
+
+    run_virtually(main())
+
+
 @given(
     seed=st.integers(0, 2**32),
     quota=st.integers(1, 300),

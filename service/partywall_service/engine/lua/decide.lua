@@ -18,8 +18,8 @@
 --              0        a check of this cost, to look only
 --              1        a check of this cost
 --              2        a lease of this cost at least; then its need, how much ahead at most, how
---                       many microseconds it lasts at most if nothing is granted ahead, and the key
---                       of the lease (from 1; 0: none, and nothing ahead)
+--                       many microseconds it lasts if nothing is granted ahead, and the key of the
+--                       lease (from 1; 0: none, and nothing ahead)
 --              3        a return of this many; then the key of the lease
 -- returns    flat integers; of each question: 1 allowed or 0, retry_after in microseconds (-1: never),
 --            for a lease the units granted and for a return those taken back, then of each of its
@@ -108,7 +108,7 @@ local function read(key, window)
       ring.freed = (clock + AHEAD) % SLOTS
       left = tonumber(head[4])
     end
-    local first, last = newest - SUB_BUCKETS, min(newest + AHEAD, clock - SLOTS + 1)
+    local first, last = newest - SUB_BUCKETS, clock - SLOTS + 1
     if first <= last then
       local slots = {}
       for index = first, last do
@@ -385,7 +385,7 @@ local function lease(plan, cost, room)
       granted = units
     end
   else
-    ends = ending(plan, min(plan.horizon, within))
+    ends = ending(plan, within)
   end
   for w = 1, #plan do
     charge_at(asked[w], ends[w], granted)
