@@ -14,12 +14,14 @@ from partywall.account import Answer
 from partywall.decision import Decision
 from partywall.errors import (
     ConfigurationError,
+    Denied,
     FeatureMissing,
     LimitExceeded,
     SidecarUnavailable,
     TenantRefused,
 )
-from partywall.middleware import SCOPE_KEY, Governed, PartywallMiddleware
+from partywall.governed import SCOPE_KEY, Governed
+from partywall.middleware import PartywallMiddleware
 from partywall.rules import Routes, check_cost, check_limit
 
 try:
@@ -108,8 +110,10 @@ class _Limit:
         if answer is None:
             answer = await permits.ask(tenant, self._name, cost)
         governed.add(answer.decision)
-        if governed.enforce:
-            _pass_or_raise(answer)
+        denial = _denial_of(answer) if governed.enforce else None
+        if denial is not None:
+            governed.denial = denial
+            raise denial
         return answer.decision
 
 
@@ -125,11 +129,13 @@ class _Feature:
         if self._name in tenant.features:
             return
         if tenant.tier is None:
-            raise SidecarUnavailable(
+            governed.denial = SidecarUnavailable(
                 f"whether tenant {tenant.id!r} has {self._name!r} is not known"
             )
-        upgrade = governed.client.permits.upgrade_for(tenant.tier, self._name)
-        raise FeatureMissing(tenant.id, tenant.tier, self._name, upgrade)
+        else:
+            upgrade = governed.client.permits.upgrade_for(tenant.tier, self._name)
+            governed.denial = FeatureMissing(tenant.id, tenant.tier, self._name, upgrade)
+        raise governed.denial
 
 
 def _governed(connection: HTTPConnection) -> Governed | None:
@@ -143,18 +149,19 @@ def _governed(connection: HTTPConnection) -> Governed | None:
     )
 
 
-def _pass_or_raise(answer: Answer) -> None:
+def _denial_of(answer: Answer) -> Denied | SidecarUnavailable | None:
     decision = answer.decision
     match decision.reason:
         case "limit-exceeded":
-            raise LimitExceeded(decision, answer.upgrade)
+            return LimitExceeded(decision, answer.upgrade)
         case "tenant-suspended" | "unknown-tenant":
-            raise TenantRefused(decision.tenant, decision.reason)
+            return TenantRefused(decision.tenant, decision.reason)
         case "unavailable":
-            raise SidecarUnavailable(
+            return SidecarUnavailable(
                 f"limit {decision.limit!r} of tenant {decision.tenant!r} cannot be decided now",
                 decision.retry_after,
             )
+    return None
 
 
 def document(app: FastAPI) -> None:

@@ -4,12 +4,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
-from msgspec.structs import replace
-
 from partywall import context, responses
 from partywall.account import Answer
 from partywall.client import Partywall
-from partywall.decision import Decision, HeaderFamily, rate_limit_headers
+from partywall.decision import Decision, HeaderFamily
 from partywall.errors import (
     ConfigurationError,
     Denied,
@@ -22,6 +20,7 @@ from partywall.errors import (
     TenantConflict,
     TenantRefused,
 )
+from partywall.governed import SCOPE_KEY, Governed
 from partywall.outage import OnOutage
 from partywall.responses import ASGIApp, Denial, Message, Receive, Rendered, Scope, Send
 from partywall.rules import CostOf, LimitOf, Routes, Rule
@@ -30,65 +29,7 @@ from partywall.tenants import Chain, FromDomain, FromPath, Resolver, chain, is_t
 Shaped = Denial | ASGIApp | None
 OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
 
-_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-
 _NOT_NOW = "Whether this request may go on cannot be decided now."
-
-SCOPE_KEY = "partywall"
-"""Where the scope holds the request's `Governed`; None there: it passes without a tenant, because
-nothing is enforced. Nothing there: it is exempt."""
-
-
-class Governed:
-    """One request under way: its client, its decisions, and the app's responses with the headers.
-
-    Attributes:
-        client: what the middleware asks.
-        answer: to the middleware's own limit.
-        enforce: whether the middleware denies anything.
-        started: whether the app has answered: its response, or the WebSocket's, has begun.
-    """
-
-    __slots__ = ("_family", "_further", "_send", "answer", "client", "enforce", "started")
-
-    def __init__(
-        self, client: Partywall, answer: Answer, family: HeaderFamily, enforce: bool, send: Send
-    ) -> None:
-        self.client = client
-        self.answer = answer
-        self.enforce = enforce
-        self.started = False
-        self._family = family
-        self._send = send
-        self._further: tuple[Decision, ...] = ()
-
-    def add(self, decision: Decision) -> None:
-        """Notes that the request was charged to a further limit: its headers say so."""
-        self._further = (*self._further, decision)
-
-    async def send(self, message: Message) -> None:
-        """Passes the app's messages on; the first gets the headers."""
-        kind = message["type"]
-        if kind in _ANSWERS:
-            self.started = True
-            headers = rate_limit_headers(self.answer.decision, self._family, *self._further)
-            # Of a denial that is only observed: this response tells nobody to wait.
-            headers.pop("Retry-After", None)
-            more = responses.raw(headers)
-            message = {**message, "headers": [*message.get("headers", ()), *more]}
-        elif kind == "websocket.close":
-            self.started = True
-        await self._send(message)
-
-    def completed(self, denial: Denial) -> Denial:
-        """A denial that the app raised, with the headers of all that the request was charged."""
-        charged = [self.answer.decision, *self._further]
-        if denial.decision is not None:
-            charged = [denial.decision, *(one for one in charged if one is not denial.decision)]
-        headers = rate_limit_headers(charged[0], self._family, *charged[1:])
-        if denial.decision is None:
-            headers.pop("Retry-After", None)
-        return replace(denial, headers={**denial.headers, **headers})
 
 
 class _Kept(NamedTuple):
@@ -225,6 +166,8 @@ class PartywallMiddleware:
         token = context.enter(answer.tenant)
         try:
             await self.app(scope, receive, governed.send)
+            if governed.denial is not None:
+                await governed.release()
         except (Denied, SidecarUnavailable) as exc:
             # Raised by the app itself or a dependency of it (`partywall.fastapi`).
             denial = _denial_of(exc, self._headers)

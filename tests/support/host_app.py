@@ -24,7 +24,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from partywall import PartywallMiddleware, current_tenant
-from partywall.middleware import SCOPE_KEY
+from partywall.governed import SCOPE_KEY
 from partywall.responses import Scope
 from partywall.tenants import FromHeader, FromJWT
 

@@ -176,6 +176,28 @@ def test_an_app_may_answer_a_denial_itself() -> None:
         assert client(app).post("/exports").json() == {"upgrade": "pro"}
 
 
+@pytest.mark.parametrize("how", ["mounted", "wrapped"])
+def test_an_app_that_answers_every_exception_itself_does_not_hide_a_denial(how: str) -> None:
+    """Starlette's outermost layer, here inside the middleware, sends a 500 and raises again."""
+    inner = FastAPI()
+    outer = FastAPI()
+
+    @inner.get("/exports", dependencies=[Depends(limit("exports"))])
+    async def exports() -> str:
+        return "done"
+
+    outer.mount("/inner", inner)
+    app = PartywallMiddleware(
+        outer if how == "mounted" else inner, tenant=FromHeader("X-Tenant-ID")
+    )
+    path = "/inner/exports" if how == "mounted" else "/exports"
+    tiers = {"free": {"limits": {"requests": "9/minute", "exports": "1/minute"}}}
+    with FakeSidecar(tiers), TestClient(app, headers={"X-Tenant-ID": "acme"}) as asking:
+        assert asking.get(path).json() == "done"
+        denied = asking.get(path)
+        assert (denied.status_code, denied.json()["violated-policies"]) == (429, ["exports"])
+
+
 def test_where_nothing_is_enforced_it_charges_and_denies_nothing() -> None:
     with FakeSidecar(TIERS):
         app = client(an_app(enforce=False))

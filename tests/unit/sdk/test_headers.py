@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partywall.decision import Decision, Window, rate_limit_headers
-from partywall.middleware import SCOPE_KEY
+from partywall.governed import SCOPE_KEY
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Permit
 from tests.unit.sdk.asgi import FULL_MINUTE, MINUTE, SECOND, Sidecar, answering, denied, request
 

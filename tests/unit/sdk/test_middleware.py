@@ -22,7 +22,7 @@ from partywall import (
     current_tenant,
 )
 from partywall.decision import Decision
-from partywall.middleware import SCOPE_KEY
+from partywall.governed import SCOPE_KEY
 from partywall.protocol import Permit, TierFacts
 from partywall.tenants import FromHeader, FromPath, FromSubdomain, chain
 from tests.unit.sdk.asgi import (

@@ -1,0 +1,93 @@
+"""One request under way behind the middleware, as its responses and `partywall.fastapi` need it."""
+
+from msgspec.structs import replace
+
+from partywall import responses
+from partywall.account import Answer
+from partywall.client import Partywall
+from partywall.decision import Decision, HeaderFamily, rate_limit_headers
+from partywall.responses import Denial, Message, Send
+
+SCOPE_KEY = "partywall"
+"""Where the scope holds the request's `Governed`; None there: it passes without a tenant, because
+nothing is enforced. Nothing there: it is exempt."""
+
+_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+class Governed:
+    """One request under way: its client, its decisions, and the app's responses with the headers.
+
+    Attributes:
+        client: what the middleware asks.
+        answer: to the middleware's own limit.
+        enforce: whether the middleware denies anything.
+        denial: what a dependency is about to raise. An app inside that answers every exception with
+            a 500 and raises it again (Starlette's outermost layer, in an app that is mounted or
+            wrapped from outside) must not have the last word: its response is held back until it
+            returns, which a handler of its own for the denial does.
+        started: whether the app has answered: its response, or the WebSocket's, has begun.
+    """
+
+    __slots__ = (
+        "_family",
+        "_further",
+        "_held",
+        "_send",
+        "answer",
+        "client",
+        "denial",
+        "enforce",
+        "started",
+    )
+
+    def __init__(
+        self, client: Partywall, answer: Answer, family: HeaderFamily, enforce: bool, send: Send
+    ) -> None:
+        self.client = client
+        self.answer = answer
+        self.enforce = enforce
+        self.denial: Exception | None = None
+        self.started = False
+        self._held: list[Message] = []
+        self._family = family
+        self._send = send
+        self._further: tuple[Decision, ...] = ()
+
+    def add(self, decision: Decision) -> None:
+        """Notes that the request was charged to a further limit: its headers say so."""
+        self._further = (*self._further, decision)
+
+    async def send(self, message: Message) -> None:
+        """Passes the app's messages on; the first gets the headers."""
+        kind = message["type"]
+        if self.denial is not None and not self.started and kind.startswith("http.response."):
+            self._held.append(message)
+            return
+        if kind in _ANSWERS:
+            self.started = True
+            headers = rate_limit_headers(self.answer.decision, self._family, *self._further)
+            # Of a denial that is only observed: this response tells nobody to wait.
+            headers.pop("Retry-After", None)
+            more = responses.raw(headers)
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        elif kind == "websocket.close":
+            self.started = True
+        await self._send(message)
+
+    async def release(self) -> None:
+        """Sends what was held back: the app answered a dependency's denial in its own way."""
+        self.denial = None
+        held, self._held = self._held, []
+        for message in held:
+            await self.send(message)
+
+    def completed(self, denial: Denial) -> Denial:
+        """A denial that the app raised, with the headers of all that the request was charged."""
+        charged = [self.answer.decision, *self._further]
+        if denial.decision is not None:
+            charged = [denial.decision, *(one for one in charged if one is not denial.decision)]
+        headers = rate_limit_headers(charged[0], self._family, *charged[1:])
+        if denial.decision is None:
+            headers.pop("Retry-After", None)
+        return replace(denial, headers={**denial.headers, **headers})
