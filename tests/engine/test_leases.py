@@ -51,7 +51,7 @@ asks = st.builds(
     ahead=st.floats(0, 2),
     within=st.one_of(st.just(1.0), st.floats(0, 1)),
     spent_after=st.one_of(st.just(1.0), st.just(0.0), st.floats(0, 1)),
-    returned=st.one_of(st.just(0.0), st.floats(0, 1)),
+    returned=st.one_of(st.just(0.0), st.just(1.0), st.floats(0, 1)),
     returned_after=gaps,
     times=st.integers(1, 2),
     asked_again_after=st.one_of(st.none(), st.none(), st.floats(0, 1)),
@@ -193,13 +193,16 @@ def test_retry_after_exceeds_an_exact_log_by_the_horizon_and_a_25th_at_most(
             assert 0 <= round(verdict.retry_after * SECOND) - exact <= most
 
 
-def lessees_admit(subject: Subject, lessees: int, pressure: float, windows: int = 20) -> int:
+WINDOWS = 10
+
+
+def lessees_admit(subject: Subject, lessees: int, pressure: float) -> int:
     """Units that lessees spend, taking turns, each from its lease in hand or a new one."""
     [(quota, window)] = subject.rates
     each = max(120, round(quota * pressure))
     hands: list[tuple[str, int, int]] = [("", 0, 0)] * lessees  # a lease, its units, until when
     admitted = 0
-    for place in range(windows * each):
+    for place in range(WINDOWS * each):
         now = START + place * window * SECOND // each
         lease, units, until = hands[place % lessees]
         if now > until:
@@ -226,7 +229,7 @@ def test_sustained_overload_through_leases_is_admitted_at_90_percent(
     harness: Harness, quota, pressure, lessees
 ):
     admitted = lessees_admit(Subject(harness, (quota, 2)), lessees, pressure)
-    assert 0.9 * quota * 20 <= admitted <= quota * 21
+    assert 0.9 * quota * WINDOWS <= admitted <= quota * (WINDOWS + 1)
 
 
 def test_leases_do_not_move_the_time_of_a_window(harness: Harness):
@@ -320,11 +323,11 @@ def test_units_whose_sub_bucket_has_left_are_taken_back_from_nothing(harness: Ha
     """The slot has another sub-bucket's cost by then."""
     subject = Subject(harness, (100, 1), (1000, 60))
     assert subject.lease(START, 1, 1, 8, "one").granted == 9
-    for step in range(1, 70):
-        assert subject.check(START + step * SECOND // SUB_BUCKETS).allowed
-    verdict = subject.give_back(START + 70 * SECOND // SUB_BUCKETS, "one", 9)
+    for step in range(1, 50):
+        assert subject.check(START + step * SECOND // SUB_BUCKETS, 2).allowed
+    verdict = subject.give_back(START + 50 * SECOND // SUB_BUCKETS, "one", 9)
     assert verdict.granted == 9
-    assert [window.remaining for window in verdict.windows] == [100 - 32, 1000 - 69]
+    assert [window.remaining for window in verdict.windows] == [100 - 2 * 32, 1000 - 2 * 49]
 
 
 def test_a_return_knows_windows_by_their_length(harness: Harness):
@@ -355,6 +358,28 @@ def test_a_lease_of_another_tenant_or_limit_is_unknown(harness: Harness):
     assert other.lease(START, 1).granted == 1
     verdict = other.give_back(START, "one", 8)
     assert (verdict.allowed, verdict.granted, verdict.windows[0].remaining) == (False, 0, 99)
+
+
+@pytest.mark.parametrize("back", [1, SECOND, 100 * SECOND])
+def test_a_lease_after_a_clock_set_back_counts_from_where_time_stands(harness: Harness, back):
+    subject = Subject(harness, (20, 1))
+    assert subject.check(START).allowed
+    assert subject.lease(START - back, 19).granted == 19
+    verdict = subject.check(START - back)
+    assert not verdict.allowed
+    stands = subject.check(START).windows[0].reset_after
+    assert stands > (SUB_BUCKETS + 1) / SUB_BUCKETS
+    assert not subject.check(START + SECOND).allowed
+
+
+def test_reset_after_is_told_anew_when_the_last_lease_is_given_back(harness: Harness):
+    subject = Subject(harness, (100, 1))
+    alone = subject.check(START).windows[0].reset_after
+    later = START + SECOND // 2
+    assert subject.lease(later, 1, 1, 8, "one").windows[0].reset_after > alone
+    given_back = subject.give_back(later, "one", 9).windows[0]
+    assert given_back.reset_after == pytest.approx(alone - 0.5)
+    assert subject.check(START + round(alone * SECOND), 101).windows[0].remaining == 100
 
 
 def test_a_return_to_a_window_never_used_makes_none(harness: Harness):
