@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 
-from partywall import Partywall, PartywallMiddleware
+from partywall import Partywall, PartywallMiddleware, current_tenant
 from partywall.decision import Window
 from partywall.protocol import Ask, Permit, PermitsAnswer, PermitsRequest, TierFacts
 from partywall.responses import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,14 @@ from partywall.tenants import FromHeader
 MINUTE = Window(quota=100, window=60, remaining=99, reset_after=60.0)
 FULL_MINUTE = Window(quota=100, window=60, remaining=0, reset_after=59.5)
 SECOND = Window(quota=10, window=1, remaining=9, reset_after=0.25)
+
+BOTH_FAMILIES = {
+    "ratelimit-policy",
+    "ratelimit",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+}
 
 _requests = msgspec.json.Decoder(PermitsRequest)
 _encode = msgspec.json.encode
@@ -44,6 +53,11 @@ def denied(*windows: Window, **more: Any) -> Permit:
         "windows": windows or (FULL_MINUTE,),
     }
     return Permit(False, **(fields | more))
+
+
+def refusing(ask: Ask) -> Permit:
+    """`denied()`, whatever is asked."""
+    return denied()
 
 
 class Sidecar:
@@ -80,16 +94,21 @@ class Sidecar:
         permits = [self.answer(ask) for ask in request.asks]
         return PermitsAnswer(permits, self.tiers, self.instances)
 
-    def client(self, **options: Any) -> Partywall:
-        """A client of it; nothing in between but the encoding."""
+    @property
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """The way to it; nothing in between but the encoding."""
 
         async def handle(request: httpx.Request) -> httpx.Response:
             answer = await self.lease(_requests.decode(request.content))
             return httpx.Response(200, content=_encode(answer))
 
+        return httpx.MockTransport(handle)
+
+    def client(self, **options: Any) -> Partywall:
+        """A client of it."""
         # Long: a busy machine must not look like an outage.
         settings = {"deadline": 30.0, **options}
-        return Partywall("http://sidecar", "t", transport=httpx.MockTransport(handle), **settings)
+        return Partywall("http://sidecar", "t", transport=self.transport, **settings)
 
     def governing(self, app: ASGIApp, **options: Any) -> PartywallMiddleware:
         """The app behind a middleware whose tenants come from the header X-Tenant-ID."""
@@ -210,6 +229,34 @@ def reply(sent: Sequence[Message], kind: str = "http.response") -> Reply:
     )
 
 
+@asynccontextmanager
+async def lifespan(app: ASGIApp) -> AsyncIterator[list[Message]]:
+    """Starts the app up and shuts it down, as servers do; gives what it sent so far."""
+    received: asyncio.Queue[Message] = asyncio.Queue()
+    sent: list[Message] = []
+    arrived = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        arrived.set()
+
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    running = asyncio.ensure_future(app(scope, received.get, send))
+    running.add_done_callback(lambda _: arrived.set())
+    try:
+        for last, message in [(False, "lifespan.startup"), (True, "lifespan.shutdown")]:
+            arrived.clear()
+            received.put_nowait({"type": message})
+            await arrived.wait()
+            if running.done():
+                break
+            if not last:
+                yield sent
+        await running
+    finally:
+        running.cancel()
+
+
 def answering(
     act: Callable[[Scope], Awaitable[object] | object] = lambda scope: "ok",
 ) -> ASGIApp:
@@ -235,6 +282,16 @@ def answering(
         await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+def tenant_seen(scope: Scope) -> str:
+    """The tenant that an app sees, for `answering`."""
+    return f"{current_tenant(None)}"
+
+
+async def raising(error: BaseException) -> None:
+    """Raises it, for `answering`."""
+    raise error
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -26,37 +26,19 @@ from partywall.governed import SCOPE_KEY
 from partywall.protocol import Permit, TierFacts
 from partywall.tenants import FromHeader, FromPath, FromSubdomain, chain
 from tests.unit.sdk.asgi import (
+    BOTH_FAMILIES,
     SECOND,
     Sidecar,
     answering,
-    denied,
     exchange,
     granted,
     http_scope,
+    raising,
+    refusing,
     reply,
     request,
-    websocket_scope,
+    tenant_seen,
 )
-
-BOTH = {
-    "ratelimit-policy",
-    "ratelimit",
-    "x-ratelimit-limit",
-    "x-ratelimit-remaining",
-    "x-ratelimit-reset",
-}
-
-
-def refusing(ask: Any) -> Permit:
-    return denied()
-
-
-def tenant_seen(scope: Any) -> str:
-    return f"{current_tenant(None)}"
-
-
-async def raising(error: BaseException) -> None:
-    raise error
 
 
 async def test_an_admitted_request_runs_as_its_tenant_and_its_response_says_what_is_left():
@@ -113,16 +95,16 @@ async def test_an_exempt_path_asks_nobody_and_has_no_tenant():
     sidecar = Sidecar(refusing)
     app = sidecar.governing(answering(tenant_seen), exempt=["/health"])
     answer = await request(app, "/health")
-    assert (answer.status, answer.body, answer.names() & BOTH) == (200, b"None", set())
+    assert (answer.status, answer.body, answer.names() & BOTH_FAMILIES) == (200, b"None", set())
     assert sidecar.seen == []
 
 
 @pytest.mark.parametrize(
     ("family", "names"),
     [
-        ("ietf", {name for name in BOTH if name.startswith("ratelimit")}),
-        ("legacy", {name for name in BOTH if name.startswith("x-")}),
-        ("both", BOTH),
+        ("ietf", {name for name in BOTH_FAMILIES if name.startswith("ratelimit")}),
+        ("legacy", {name for name in BOTH_FAMILIES if name.startswith("x-")}),
+        ("both", BOTH_FAMILIES),
         ("none", set()),
     ],
 )
@@ -130,7 +112,7 @@ async def test_an_exempt_path_asks_nobody_and_has_no_tenant():
 async def test_responses_carry_the_families_of_headers_that_were_wanted(family, names, answer):
     app = Sidecar(answer).governing(answering(), headers=family)
     said = await request(app)
-    assert said.names() & BOTH == names
+    assert said.names() & BOTH_FAMILIES == names
     assert ("retry-after" in said.names()) == (said.status == 429)
 
 
@@ -358,67 +340,6 @@ class TestResolving:
         assert (await request(app, "/health", None)).body == b"None "
         assert (await request(app, "/orders", None)).status == 400
         assert len(sidecar.seen) == 1
-
-
-class TestWebSockets:
-    async def test_a_connect_is_governed_and_its_accept_has_the_headers(self):
-        sidecar = Sidecar()
-        sent = await exchange(sidecar.governing(answering(tenant_seen)), websocket_scope())
-        assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send"]
-        names = [name for name, _ in sent[0]["headers"]]
-        assert names[0] == b"x-app"
-        assert {name.decode() for name in names[1:]} == BOTH
-        assert sent[1]["text"] == "acme"
-        assert len(sidecar.seen) == 1
-
-    async def test_a_refusal_is_a_response_where_the_server_can_send_one(self):
-        scope = websocket_scope(can_respond=True)
-        sent = await exchange(Sidecar(refusing).governing(answering()), scope)
-        answer = reply(sent, "websocket.http.response")
-        assert answer.status == 429
-        assert answer.problem["violated-policies"] == ["requests"]
-        assert answer["retry-after"] == "31"
-
-    async def test_a_refusal_is_a_close_where_it_cannot(self):
-        for scope in (websocket_scope(), websocket_scope(extensions=None)):
-            sent = await exchange(Sidecar(refusing).governing(answering()), scope)
-            assert sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
-
-    async def test_a_refusal_of_the_apps_own_has_the_headers(self):
-        async def app(scope, receive, send):
-            await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-            await send({"type": "websocket.http.response.body", "body": b""})
-
-        sent = await exchange(Sidecar().governing(app), websocket_scope(can_respond=True))
-        assert reply(sent, "websocket.http.response").names() == BOTH
-
-    @pytest.mark.parametrize(
-        "begin",
-        [
-            {"type": "websocket.accept"},
-            {"type": "websocket.close", "code": 1000},
-            {"type": "websocket.http.response.start", "status": 418, "headers": []},
-        ],
-    )
-    async def test_denied_raised_after_the_app_has_answered_passes(self, begin):
-        error = FeatureMissing("acme", "free", "sso", None)
-
-        async def app(scope, receive, send):
-            await send(begin)
-            raise error
-
-        with pytest.raises(FeatureMissing) as caught:
-            await exchange(Sidecar().governing(app), websocket_scope(can_respond=True))
-        assert caught.value is error
-
-    async def test_denied_raised_before_it_refuses_the_connect(self):
-        app = answering(lambda scope: raising(FeatureMissing("acme", "free", "sso", "pro")))
-
-        async def early(scope, receive, send):
-            await app({**scope, "type": "http"}, receive, send)
-
-        sent = await exchange(Sidecar().governing(early), websocket_scope(can_respond=True))
-        assert reply(sent, "websocket.http.response").problem["upgrade"] == "pro"
 
 
 @pytest.mark.parametrize(
