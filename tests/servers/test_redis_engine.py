@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import time
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +19,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from partywall_service.embedded import ValkeyServer
 from partywall_service.embedded.valkey import _binary
 from partywall_service.engine import keys
-from partywall_service.engine.base import Check, StoreError
+from partywall_service.engine.base import (
+    AHEAD,
+    LEASE_KEPT,
+    SLOTS,
+    SUB_BUCKETS,
+    Ask,
+    Check,
+    Return,
+    StoreError,
+)
 from partywall_service.engine.breaker import CircuitBreaker
 from partywall_service.engine.connect import RedisUrlError, connect, disconnect, warn_if_forgetful
 from partywall_service.engine.presence import SILENCE, Presence
@@ -76,6 +86,54 @@ async def test_a_window_lives_while_it_counts_and_hardly_longer(
         await engine.decide([check()])
     life = await redis_client.pttl(keys.window(key_prefix, "acme", "requests", 60))
     assert 60_000 < life <= 60_000 * (33 + 16 + 2) / 32
+
+
+async def test_a_window_outlives_every_lease_charged_to_it(valkey_url, key_prefix, redis_client):
+    """Through two stretches of its sub-buckets: its life is set anew only where one begins."""
+    second = (Rate(10**6, 1),)
+    name = keys.window(key_prefix, "acme", "requests", 1)
+    begun = time.monotonic()
+    async with engine_on(valkey_url, key_prefix) as engine:
+        for number in count():
+            if time.monotonic() - begun > 1.1:
+                break
+            await engine.decide([Ask("acme", "requests", second, 1, 1, 8, f"lease-{number}")])
+            fields = await redis_client.hgetall(name)
+            newest = int(float(fields[b"n"]))
+            kept = range(newest - SUB_BUCKETS, newest + AHEAD + 1)
+            last = max(at for at in kept if int(fields.get(b"%d" % (at % SLOTS), 0)) > 0)
+            leaves_at = (last + SUB_BUCKETS + 1) * 1000 / SUB_BUCKETS
+            assert await redis_client.pexpiretime(name) >= leaves_at
+
+
+async def test_a_lease_is_forgotten_by_itself(valkey_url, key_prefix, redis_client):
+    async with engine_on(valkey_url, key_prefix) as engine:
+        ask = Ask("acme", "requests", (Rate(100, 60),), 1, 1, 8, "one")
+        assert (await engine.decide([ask]))[0].granted == 9
+    life = await redis_client.pttl(keys.lease(key_prefix, "acme", "requests", "one"))
+    assert 0 < life <= LEASE_KEPT
+
+
+async def test_concurrent_engines_lease_exactly_the_quota_and_return_each_lease_once(
+    valkey_url, key_prefix
+):
+    rates = (Rate(100, 60),)
+    leases = [f"lease-{number}" for number in range(150)]
+    async with engine_on(valkey_url, key_prefix) as one, engine_on(valkey_url, key_prefix) as two:
+        asked = [Ask("acme", "requests", rates, 1, 2, 20, lease) for lease in leases]
+        granted = await asyncio.gather(
+            *((one, two)[place % 2].decide([ask]) for place, ask in enumerate(asked))
+        )
+        assert sum(verdict.granted for [verdict] in granted) == 100
+        back = [Return("acme", "requests", rates, lease, 1) for lease in leases]
+        returned = await asyncio.gather(
+            *(engine.decide([one_back]) for one_back in back for engine in (one, two))
+        )
+        ahead = sum(verdict.granted > 2 for [verdict] in granted)
+        assert ahead > 0
+        assert sum(verdict.granted for [verdict] in returned) == ahead
+        [verdict] = await one.decide([Check("acme", "requests", rates, 101)])
+        assert verdict.windows[0].remaining == ahead
 
 
 async def test_windows_survive_a_kill_of_the_server(own_valkey):
@@ -141,6 +199,21 @@ async def test_a_cluster_decides_a_batch_across_its_nodes(valkey_cluster, key_pr
         assert len(nodes) == 3
         for tenant in tenants:
             await client.delete(keys.window(key_prefix, tenant, "requests", 60))
+
+
+async def test_a_cluster_leases_and_takes_back_across_its_nodes(valkey_cluster, key_prefix):
+    tenants = [f"tenant-{number}" for number in range(30)]
+    rates = (Rate(100, 60), Rate(1000, 3600))
+    async with engine_on(valkey_cluster.url, key_prefix) as engine:
+        asked = [Ask(tenant, "requests", rates, 1, 1, 8, "one") for tenant in tenants]
+        back = [Return(tenant, "requests", rates, "one", 8) for tenant in tenants]
+        verdicts = await engine.decide([*asked, *back, *back])
+        assert [verdict.granted for verdict in verdicts] == [9] * 30 + [8] * 30 + [0] * 30
+        assert {verdict.windows[1].remaining for verdict in verdicts[30:]} == {999}
+        for tenant in tenants:
+            for rate in rates:
+                name = keys.window(key_prefix, tenant, "requests", rate.window)
+                assert await engine._client.delete(name) == 1
 
 
 async def test_an_acl_user_may_be_named_in_the_url(own_valkey):

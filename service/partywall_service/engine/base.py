@@ -64,7 +64,8 @@ class Ask(NamedTuple):
     in which the lease ends, `horizon(rates)` from now: `need` or as much of it as has room (at
     least `cost`), and of what remains after that at most one in AHEAD_SHARE, at most `ahead`. Where
     anything is granted ahead, `lease` names all of it for `LEASE_KEPT`, so that it can be given
-    back; "" where nothing is asked ahead.
+    back; "" where nothing is asked ahead. Where nothing is, the asker spends it `within` so many
+    microseconds, and it is charged to the end of those.
     """
 
     tenant: str

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from partywall_service.engine.base import Check, StoreError, Verdict
+from partywall_service.engine.base import Ask, Check, Question, Return, StoreError, Verdict
 from partywall_service.engine.batching import MAX_BATCH, MAX_IN_FLIGHT, Batcher
 from partywall_service.policy.model import Rate
 
@@ -13,20 +13,19 @@ RATES = (Rate(100, 60),)
 
 
 class HeldEngine:
-    """Answers when told to, each check by its own cost."""
+    """Answers when told to, each question by its own number."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], asyncio.Future[None]]] = []
         self.arrived = asyncio.Event()
 
-    async def decide(self, checks: Sequence[Check]) -> list[Verdict]:
+    async def decide(self, checks: Sequence[Question]) -> list[Verdict]:
         release: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.calls.append(([check.cost for check in checks], release))
+        numbers = [one.units if isinstance(one, Return) else one.cost for one in checks]
+        self.calls.append((numbers, release))
         self.arrived.set()
         await release
-        return [
-            Verdict(allowed=True, retry_after=float(check.cost), windows=()) for check in checks
-        ]
+        return [Verdict(allowed=True, retry_after=float(n), windows=()) for n in numbers]
 
     async def nth(self, number: int) -> tuple[list[int], asyncio.Future[None]]:
         while len(self.calls) < number:
@@ -87,6 +86,23 @@ async def test_a_batch_is_bounded_but_one_callers_checks_stay_together():
         (await engine.nth(number))[1].set_result(None)
     assert [len(await answer) for answer in answers] == [MAX_BATCH - 1, 2, 1000]
     assert len(engine.calls[2][0]) == 1000
+
+
+async def test_one_callers_returns_leases_and_checks_stay_in_order():
+    engine = HeldEngine()
+    batcher = Batcher(engine)
+    before = ask(batcher, 1)
+    mixed = [
+        Return("acme", "requests", RATES, "one", 2),
+        Ask("acme", "requests", RATES, 3, 30, 300, "two"),
+        *checks(4),
+    ]
+    answer = asyncio.create_task(batcher.decide(mixed))
+    numbers, release = await engine.nth(1)
+    assert numbers == [1, 2, 3, 4]
+    release.set_result(None)
+    assert [verdict.retry_after for verdict in await answer] == [2, 3, 4]
+    assert (await before)[0].retry_after == 1
 
 
 @pytest.mark.parametrize("error", [StoreError("gone"), RuntimeError("a defect")])

@@ -1,6 +1,6 @@
 """Without the store each process decides by its share."""
 
-from partywall_service.engine.base import Check
+from partywall_service.engine.base import Ask, Check, Return
 from partywall_service.engine.local import LocalLimiter
 from partywall_service.policy.model import Rate
 
@@ -39,3 +39,29 @@ def test_a_dry_run_charges_nothing_and_a_cost_above_the_quota_never_fits():
     limiter = LocalLimiter(lambda: 1)
     assert admitted(limiter, Check("acme", "r", (Rate(1, HOUR),), dry_run=True), 3) == 3
     assert limiter.decide(Check("acme", "r", (Rate(1, HOUR),), cost=2)).retry_after is None
+
+
+def test_a_lease_gets_what_it_needs_or_its_cost_and_nothing_ahead():
+    limiter = LocalLimiter(lambda: 2)
+    ask = Ask("acme", "requests", (Rate(20, HOUR),), 2, 7, 100, "one")
+    verdicts = [limiter.decide(ask) for _ in range(4)]
+    assert [verdict.granted for verdict in verdicts] == [7, 2, 0, 0]
+    assert [verdict.allowed for verdict in verdicts] == [True, True, False, False]
+    assert verdicts[2].retry_after is not None
+    assert 0 < verdicts[2].retry_after <= HOUR
+
+
+def test_a_lease_whose_need_never_fits_is_judged_by_its_cost():
+    limiter = LocalLimiter(lambda: 1)
+    ask = Ask("acme", "requests", (Rate(5, HOUR),), 5, 50)
+    assert limiter.decide(ask).granted == 5
+    assert limiter.decide(ask).retry_after is not None
+    assert limiter.decide(ask._replace(cost=6)).retry_after is None
+
+
+def test_a_return_changes_nothing():
+    limiter = LocalLimiter(lambda: 1)
+    rates = (Rate(2, HOUR),)
+    assert limiter.decide(Ask("acme", "requests", rates, 1, 2, 0, "one")).granted == 2
+    assert limiter.decide(Return("acme", "requests", rates, "one", 2)) == (False, 0.0, (), 0)
+    assert not limiter.decide(Check("acme", "requests", rates)).allowed
