@@ -24,6 +24,17 @@ def test_a_script_opens_with_its_contract(name):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_includes_parts_that_are_there(name):
+    assert "@include" not in Script(name).text
+
+
+def test_every_part_is_included_by_a_script():
+    included = "".join(Script(name).text for name in SCRIPTS)
+    for part in (FOLDER / "lua" / "include").glob("*.lua"):
+        assert part.read_text() in included
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_has_one_facade(name):
     callers = [path.name for path in FOLDER.glob("*.py") if f'Script("{name}")' in path.read_text()]
     assert len(callers) == 1

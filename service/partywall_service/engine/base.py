@@ -65,7 +65,7 @@ class Ask(NamedTuple):
     least `cost`), and of what remains after that at most one in AHEAD_SHARE, at most `ahead`. Where
     anything is granted ahead, `lease` names all of it for `LEASE_KEPT`, so that it can be given
     back; "" where nothing is asked ahead. Where nothing is, the asker spends it `within` so many
-    microseconds, and it is charged to the end of those.
+    microseconds, and it is charged to the end of what it `lasts` then.
     """
 
     tenant: str

@@ -1,5 +1,6 @@
 """A typed façade over each Lua script: its signature is the script's calling contract."""
 
+import re
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -14,6 +15,8 @@ from partywall_service.engine.base import Ask, Check, Question, Verdict, horizon
 from partywall_service.engine.memory import MICROSECONDS
 from partywall_service.policy.model import Rate
 
+_INCLUDE = re.compile(r'^--- @include "(\w+)"$', re.MULTILINE)
+
 _LOOK, _CHECK, _ASK, _RETURN = range(4)
 """What is asked, as the script's header numbers it."""
 
@@ -22,11 +25,17 @@ class Script:
     """A Lua file, called by its digest and sent whole where the server does not know it yet.
 
     A server forgets its scripts when it restarts, fails over or is flushed, so any call may find
-    it ignorant; sending the text then costs one round trip, once.
+    it ignorant; sending the text then costs one round trip, once. A line `--- @include "part"`
+    stands for the file `include/part.lua`.
     """
 
     def __init__(self, name: str) -> None:
-        self.text = files(__package__).joinpath("lua", f"{name}.lua").read_text()
+        folder = files(__package__).joinpath("lua")
+
+        def part(line: re.Match[str]) -> str:
+            return folder.joinpath("include", f"{line[1]}.lua").read_text()
+
+        self.text = _INCLUDE.sub(part, folder.joinpath(f"{name}.lua").read_text())
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(
