@@ -31,6 +31,7 @@ from partywall.answers import (
     unexpected,
 )
 from partywall.breaker import Call, CircuitBreaker
+from partywall.deadline import within
 from partywall.errors import ConfigurationError, PartywallError, SidecarUnavailable
 from partywall.protocol import PermitsAnswer, PermitsRequest
 
@@ -156,7 +157,7 @@ class Transport:
         """
         with self._breaker.enter() as call:
             try:
-                async with asyncio.timeout(self.deadline):
+                async with within(self.deadline):
                     reply = await self._permits_reply(_encoder.encode(request))
             except TimeoutError as exc:
                 raise _lost(call, _late(self._asked_for_permits, self.deadline)) from exc
@@ -197,15 +198,15 @@ class Transport:
         url = self._to(path, query)
         asked = f"{method} {path} at {self.sidecar}"
         content = b"" if body is None else _encoder.encode(body)
-        within = min(timeout or self.timeout, self.timeout)
+        seconds = min(timeout or self.timeout, self.timeout)
         with self._breaker.enter() as call:
             try:
-                async with asyncio.timeout(within):
-                    until = asyncio.get_running_loop().time() + within
+                async with within(seconds):
+                    until = asyncio.get_running_loop().time() + seconds
                     reply = await self._tried(method, url, content, idempotent, until)
             except TimeoutError as exc:
                 # Says nothing about permits: PostgreSQL may be slow, of which they need nothing.
-                raise _late(asked, within) from exc
+                raise _late(asked, seconds) from exc
             except DRIVER_ERRORS as exc:
                 raise _lost(call, translated(exc, asked)) from exc
             if reply.status in AWAY and not is_problem(reply):

@@ -1,6 +1,5 @@
 """From a URL to a redis-py client: one server, Sentinel or Cluster, with ACL and TLS."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from partywall.deadline import within
 from partywall_service.engine.base import StoreError
 
 SCHEMES = (
@@ -76,24 +76,11 @@ async def answering_within(deadline: float) -> AsyncIterator[None]:
     """The one place where what Redis and its driver raise becomes `StoreError`.
 
     Args:
-        deadline: seconds for everything inside. Where this process's own loop was late, the answer
-            may have come and not been read yet; so much time, a deadline at most, is given on top,
-            or a burst of requests would look like an outage of Redis.
+        deadline: seconds for everything inside.
     """
-    loop = asyncio.get_running_loop()
-    due = loop.time() + deadline
     try:
-        async with asyncio.timeout(None) as limit:
-
-            def end() -> None:
-                late = loop.time() - due
-                limit.reschedule(loop.time() + min(late, deadline))
-
-            timer = loop.call_at(due, end)
-            try:
-                yield
-            finally:
-                timer.cancel()
+        async with within(deadline):
+            yield
     except TimeoutError as exc:
         raise StoreError(f"Redis did not answer within {deadline * 1000:g} ms") from exc
     except (RedisError, OSError) as exc:
