@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -186,21 +187,28 @@ def websocket_scope(
 
 
 async def exchange(app: ASGIApp, scope: Scope, *received: Message) -> list[Message]:
-    """Runs the app with what it receives, and afterwards a disconnect; gives what it sent."""
+    """Runs the app with what it receives, and a disconnect when it has answered.
+
+    Gives what it sent.
+    """
     first: dict[str, Message] = {
         "http": {"type": "http.request", "body": b"", "more_body": False},
         "websocket": {"type": "websocket.connect"},
     }
-    waiting = [*(received or (first[scope["type"]],)), {"type": f"{scope['type']}.disconnect"}]
+    waiting = deque(received or (first[scope["type"]],))
     sent: list[Message] = []
+    answered = asyncio.Event()
 
     async def receive() -> Message:
-        if len(waiting) > 1:
-            return waiting.pop(0)
-        return waiting[0]
+        if waiting:
+            return waiting.popleft()
+        await answered.wait()
+        return {"type": f"{scope['type']}.disconnect"}
 
     async def send(message: Message) -> None:
         sent.append(message)
+        if message["type"].endswith(".body") and not message.get("more_body"):
+            answered.set()
 
     await app(scope, receive, send)
     return sent
@@ -221,10 +229,9 @@ def reply(sent: Sequence[Message], kind: str = "http.response") -> Reply:
         False
     ]
     raw = list(start.get("headers", ()))
-    assert all(name == name.lower() for name, _ in raw)
     return Reply(
         start["status"],
-        [(name.decode(), value.decode("latin-1")) for name, value in raw],
+        [(name.decode().lower(), value.decode("latin-1")) for name, value in raw],
         b"".join(message.get("body", b"") for message in bodies),
     )
 

@@ -152,7 +152,8 @@ async def test_a_disconnect_reaches_the_app():
         assert (await receive())["type"] == "http.request"
         assert (await receive())["type"] == "http.disconnect"
 
-    assert await exchange(Sidecar().governing(app), http_scope()) == []
+    received = [{"type": "http.request"}, {"type": "http.disconnect"}]
+    assert await exchange(Sidecar().governing(app), http_scope(), *received) == []
 
 
 @pytest.mark.parametrize("begun", [False, True])

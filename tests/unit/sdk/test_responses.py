@@ -26,6 +26,7 @@ from tests.unit.sdk.asgi import (
     answering,
     denied,
     exchange,
+    http_scope,
     reply,
     request,
     websocket_scope,
@@ -152,6 +153,12 @@ async def test_head_gets_the_headers_and_no_body():
     head = await request(app, method="HEAD")
     assert head.body == b""
     assert (head.status, head.headers) == (get.status, get.headers)
+
+
+@pytest.mark.parametrize("sidecar", [Sidecar(), refusing()])
+async def test_header_names_are_in_lower_case_as_asgi_wants_them(sidecar):
+    start, *_ = await exchange(sidecar.governing(answering()), http_scope())
+    assert all(name == name.lower() for name, _ in start["headers"])
 
 
 async def test_a_response_that_is_changed_on_its_way_out_changes_no_other():

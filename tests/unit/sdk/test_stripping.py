@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import django
 import httpx
 import litestar
 import pytest
 import quart
-from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from fastapi import FastAPI
@@ -19,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from partywall.tenants import FromPath, Scope
+from tests.support.django_host import django_app as django_site
 
 
 async def starlette_order(request: Request) -> PlainTextResponse:
@@ -70,10 +68,7 @@ urlpatterns = [path("orders/<int:number>", django_order, name="order")]
 
 
 def django_app() -> Any:
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="for a test")
-        django.setup()
-    return ASGIHandler()
+    return django_site(__name__)
 
 
 @pytest.mark.parametrize("root_path", ["", "/api"])
