@@ -50,7 +50,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        tenant = next(value for name, value in scope["headers"] if name == b"x-tenant-id")
+        tenant = dict(scope["headers"]).get(b"x-tenant-id", b"nobody")
         if await self.admitted(tenant.decode()):
             await self.app(scope, receive, send)
         else:
@@ -80,7 +80,7 @@ def throttled() -> ASGIApp:
 def slowapi() -> ASGIApp:
     """Behind slowapi with `limits`' moving window on Redis."""
     limiter = Limiter(
-        key_func=lambda request: request.headers["x-tenant-id"],
+        key_func=lambda request: request.headers.get("x-tenant-id", "nobody"),
         default_limits=[RATE],
         storage_uri=REDIS_URL,
         strategy="moving-window",
