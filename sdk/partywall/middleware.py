@@ -176,6 +176,8 @@ class PartywallMiddleware:
             await self._deny(governed.completed(denial), scope, receive, send)
         finally:
             context.leave(token)
+            # The server holds the scope by what it sends with: a cycle, one of them a request.
+            scope.pop(SCOPE_KEY, None)
 
     async def _deny_answer(
         self, answer: Answer, scope: Scope, receive: Receive, send: Send
