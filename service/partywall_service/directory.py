@@ -17,7 +17,7 @@ import structlog
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.ledger.records import OverrideRecord, Status, TenantRecord
 from partywall_service.policy.holder import PolicyHolder
-from partywall_service.policy.model import Limit, Policy, Tier
+from partywall_service.policy.model import Limit, Policy, Quota, Tier
 from partywall_service.policy.resolve import resolve
 
 MAX_LOAD = 500
@@ -52,17 +52,24 @@ class Standing:
         tier: what it pays for.
         status: `active` for a tenant that nobody registered.
         limits: every limit some tier names, as it applies to this tenant.
+        quotas: every resource some tier names, as it applies to this tenant.
         valid_until: epoch seconds of the first override's end, or None.
     """
 
-    __slots__ = ("limits", "status", "tier", "valid_until")
+    __slots__ = ("limits", "quotas", "status", "tier", "valid_until")
 
     def __init__(
-        self, tier: Tier, status: Status, limits: Mapping[str, Limit], valid_until: float | None
+        self,
+        tier: Tier,
+        status: Status,
+        limits: Mapping[str, Limit],
+        quotas: Mapping[str, Quota],
+        valid_until: float | None,
     ) -> None:
         self.tier = tier
         self.status = status
         self.limits = limits
+        self.quotas = quotas
         self.valid_until = valid_until
 
 
@@ -248,7 +255,11 @@ class Directory:
     def _stand(self, known: _Known, policy: Policy) -> Standing | None:
         default = policy.tiers.get(policy.default_tier) if policy.default_tier else None
         if known is None:
-            return Standing(default, "active", default.limits, None) if default else None
+            return (
+                Standing(default, "active", default.limits, default.quotas, None)
+                if default
+                else None
+            )
         record, overrides = known
         tier = policy.tiers.get(record.tier)
         if tier is None:
@@ -263,7 +274,9 @@ class Directory:
                 return None
         now = datetime.fromtimestamp(self._clock(), UTC)
         effective = resolve(tier, overrides, now)
-        return Standing(tier, record.status, effective.limits, effective.valid_until)
+        return Standing(
+            tier, record.status, effective.limits, effective.quotas, effective.valid_until
+        )
 
 
 def _fail(answer: asyncio.Future[Entry], error: Exception) -> None:

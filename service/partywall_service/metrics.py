@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 Outcome = Literal["admitted", "denied", "would_deny"]
+QuotaOutcome = Literal["allowed", "denied", "refused"]
 PermitOutcome = Literal["granted", "denied", "would_deny", "returned"]
 
 
@@ -74,11 +75,28 @@ class DecisionCounter:
             self._permits.labels(*labels).inc(amount)
 
 
+class QuotaCounter:
+    """Counts changes of quotas by tier, operation and outcome."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._operations = Counter(
+            "partywall_quota_operations_total",
+            "Changes of quotas asked for, repetitions included.",
+            ["tier", "operation", "outcome"],
+            registry=registry,
+        )
+
+    def __call__(self, tier: str, operation: str, outcome: QuotaOutcome) -> None:
+        """Adds one that was answered."""
+        self._operations.labels(tier, operation, outcome).inc()
+
+
 class Metrics:
     """This process's metrics, in a registry of their own.
 
     Attributes:
         decisions: counts decisions.
+        quotas: counts changes of quotas.
         database_up: 1 while PostgreSQL answers.
         policy_loaded: epoch seconds of the last policy taken.
         policy_refused: policies refused since the start.
@@ -87,6 +105,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.decisions = DecisionCounter(self.registry)
+        self.quotas = QuotaCounter(self.registry)
         self._store_up = Gauge(
             "partywall_store_up",
             "1 while the shared store answers.",

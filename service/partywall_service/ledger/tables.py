@@ -13,11 +13,13 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -105,4 +107,64 @@ audit = Table(
     Column("tenant", _ID),
     Column("detail", JSONB, nullable=False),
     Index(None, "tenant", "id"),
+)
+
+# The tenants of quotas need not be registered: `default_tier` serves them as well.
+
+quota_levels = Table(
+    "quota_levels",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("resource", _ID, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("per", Text),
+    Column("period_start", _INSTANT),
+    Column("crossed", Integer, nullable=False),
+    Column("crossed_at", _INSTANT),
+    CheckConstraint("used >= 0 AND reserved >= 0", name="amounts"),
+)
+
+quota_reservations = Table(
+    "quota_reservations",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("id", _ID, primary_key=True),
+    Column("items", JSONB, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("taken", JSONB(none_as_null=True)),
+    Column("answer", Text),
+    Column("settled_at", _INSTANT),
+    CheckConstraint("status IN ('held', 'committed', 'cancelled', 'expired')", name="status"),
+    Index(None, "expires_at", "tenant", postgresql_where=text("status = 'held'")),
+    Index(None, "settled_at", postgresql_where=text("settled_at IS NOT NULL")),
+)
+
+quota_operations = Table(
+    "quota_operations",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("id", _ID, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("kept_until", _INSTANT, nullable=False),
+    Index(None, "kept_until"),
+)
+
+quota_ledger = Table(
+    "quota_ledger",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _INSTANT, nullable=False),
+    Column("resource", _ID, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("delta", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("reason", Text),
+    Index(None, "tenant", "resource", "id"),
 )

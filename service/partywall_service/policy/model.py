@@ -16,6 +16,10 @@ MAX_AMOUNT = 2**53 - 1
 """The largest cost, quota or amount: what JSON and Lua carry exactly."""
 
 
+THRESHOLDS = (80, 95, 100)
+"""Percents of a quota whose crossing is told where `[resources]` does not say others."""
+
+
 class Rate(NamedTuple):
     """At most `quota` cost in any interval of `window` seconds."""
 
@@ -78,11 +82,13 @@ class Resource:
         name: as quotas.toml names it.
         durable: every change is in PostgreSQL before it is acknowledged.
         unit: "bytes" where some tier writes its quota as a size.
+        thresholds: percents of a quota whose crossing is told, ascending.
     """
 
     name: str
     durable: bool = True
     unit: Unit = "count"
+    thresholds: tuple[int, ...] = THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,291 @@
+"""Quotas of every tenant: who asks, what applies, which store answers.
+
+Durable resources are PostgreSQL's, gated by Redis; those that quotas.toml calls `durable = false`
+live in Redis alone. One operation may name both kinds: what Redis holds is reserved there first,
+and settled as PostgreSQL decides; a crash between the two lets that reservation expire.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, Protocol
+
+from partywall_service.directory import Directory
+from partywall_service.metrics import QuotaCounter, QuotaOutcome
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.quotas.both import (
+    BOTH,
+    DURABLE,
+    VOLATILE,
+    Place,
+    change_both,
+    named,
+    place_of,
+    placed,
+)
+from partywall_service.quotas.commits import GroupCommit
+from partywall_service.quotas.model import (
+    Consume,
+    Operation,
+    Outcome,
+    QuotaState,
+    Release,
+    Reserve,
+    Settle,
+    SettledAs,
+    SetUsed,
+    Terms,
+    What,
+)
+from partywall_service.quotas.store import QuotaStore
+
+
+class QuotaError(Exception):
+    """A quota's question that cannot be answered.
+
+    QuotaError
+    ├── UnknownTenant       nobody registered it, and the policy has no default tier
+    └── UnknownResource     no tier names it
+    """
+
+
+class UnknownTenant(QuotaError):
+    """Nobody registered it, and the policy has no default tier."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"tenant {tenant!r} is not registered")
+
+
+class UnknownResource(QuotaError):
+    """No tier names it."""
+
+    def __init__(self, resource: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"no tier has a quota of {resource!r}; expected one of {', '.join(known) or 'none'}"
+        )
+        self.resource = resource
+
+
+class VolatileStore(Protocol):
+    """Where resources live that are not durable."""
+
+    async def apply(self, operation: Operation) -> Outcome:
+        """Does an operation on such resources alone.
+
+        Raises:
+            StoreError: the store did not answer.
+        """
+        ...
+
+    async def read(self, tenant: str, terms: Mapping[str, Terms]) -> list[QuotaState]:
+        """Their quotas, in the order of `terms`.
+
+        Raises:
+            StoreError: the store did not answer.
+        """
+        ...
+
+
+class Gate(Protocol):
+    """Remembers, for a moment, what PostgreSQL denied: a noisy tenant's denials stay cheap."""
+
+    async def denial(
+        self, tenant: str, items: Mapping[str, int], terms: Mapping[str, Terms]
+    ) -> Outcome | None:
+        """The denial of what is known to have no room; None when PostgreSQL must be asked."""
+        ...
+
+    async def note(self, tenant: str, outcome: Outcome) -> None:
+        """Tells every sidecar how the outcome left its quotas; never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks, and how a repetition is known.
+
+    Attributes:
+        actor: for the ledger.
+        fingerprint: of the path and the body.
+        key: the caller's idempotency key, None when it sent none.
+        path: what the key is scoped to, besides the tenant.
+        reason: for the ledger.
+    """
+
+    actor: str
+    fingerprint: bytes = b""
+    key: str | None = None
+    path: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """All of a tenant's quotas, as they are read.
+
+    Attributes:
+        tier: the tenant's.
+        quotas: of every resource that some tier names, in the policy's order.
+    """
+
+    tier: str
+    quotas: list[QuotaState]
+
+
+class Quotas:
+    """Answers for the quotas of every tenant.
+
+    Args:
+        directory: what applies to whom.
+        policy: which resources there are.
+        store: quotas in PostgreSQL.
+        commits: changes of them.
+        volatile: resources that are not durable.
+        gate: remembers denials.
+        count: told of every answer.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        policy: PolicyHolder,
+        store: QuotaStore,
+        commits: GroupCommit,
+        volatile: VolatileStore,
+        gate: Gate,
+        count: QuotaCounter,
+    ) -> None:
+        self._directory = directory
+        self._policy = policy
+        self._store = store
+        self._commits = commits
+        self._volatile = volatile
+        self._gate = gate
+        self._count = count
+
+    async def consume(self, tenant: str, items: Mapping[str, int], request: Request) -> Outcome:
+        """Takes amounts of several resources, all or none.
+
+        Raises:
+            UnknownTenant, UnknownResource: with the name.
+            LedgerUnavailable: PostgreSQL did not answer; a repetition by key tells what was done.
+            StoreError: Redis did not answer, and a resource lives there.
+        """
+        return await self._change(tenant, Consume(items), request)
+
+    async def release(self, tenant: str, items: Mapping[str, int], request: Request) -> Outcome:
+        """Gives amounts back, all or none; below zero it is refused. Raises as `consume`."""
+        return await self._change(tenant, Release(items), request)
+
+    async def reserve(
+        self, tenant: str, items: Mapping[str, int], ttl: int, request: Request
+    ) -> Outcome:
+        """Holds amounts for `ttl` seconds, all or none. Raises as `consume`."""
+        return await self._change(tenant, Reserve(items, "", ttl), request)
+
+    async def settle(
+        self,
+        tenant: str,
+        reservation: str,
+        status: SettledAs,
+        items: Mapping[str, int] | None,
+        request: Request,
+    ) -> Outcome:
+        """Commits a reservation, all of it or `items`; or cancels it. Raises as `consume`."""
+        return await self._change(tenant, Settle(reservation, status, items), request)
+
+    async def set_used(
+        self, tenant: str, resource: str, used: int, if_version: int | None, request: Request
+    ) -> Outcome:
+        """Says what is really used of a resource. Raises as `consume`."""
+        return await self._change(tenant, SetUsed(resource, used, if_version), request)
+
+    async def read(self, tenant: str, *, scope: str | None = None) -> Standings:
+        """All quotas of a tenant; with a `scope`, as that tenant's own token may see them.
+
+        Raises:
+            UnknownTenant: with its id.
+            LedgerUnavailable: PostgreSQL did not answer.
+            StoreError: Redis did not answer, and a resource lives there.
+        """
+        tier, terms = await self._terms(tenant, ())
+        book = await self._store.read(tenant, scope=scope)
+        durable, volatile = self._parted(terms)
+        states = {name: book.state(name, durable[name]) for name in durable}
+        if volatile:
+            states |= {one.resource: one for one in await self._volatile.read(tenant, volatile)}
+        return Standings(tier, [states[name] for name in terms])
+
+    async def _change(self, tenant: str, what: What, request: Request) -> Outcome:
+        tier, terms = await self._terms(tenant, named(what))
+        operation = Operation(
+            tenant=tenant,
+            what=what,
+            terms=terms,
+            id=f"{request.path}:{request.key}" if request.key else token_hex(16),
+            fingerprint=request.fingerprint,
+            actor=request.actor,
+            key=request.key,
+            reason=request.reason,
+        )
+        place = self._place(what)
+        if place == DURABLE:
+            outcome = await self._durably(placed(operation, DURABLE))
+        elif place == VOLATILE:
+            outcome = await self._volatile.apply(placed(operation, VOLATILE))
+        else:
+            durable, _ = self._parted(terms)
+            outcome = await change_both(
+                placed(operation, BOTH), durable, self._durably, self._volatile.apply
+            )
+        self._count(tier, type(what).__name__.lower(), _said(outcome))
+        return outcome
+
+    async def _durably(self, operation: Operation) -> Outcome:
+        what = operation.what
+        if isinstance(what, Consume | Reserve) and operation.key is None:
+            denial = await self._gate.denial(operation.tenant, what.items, operation.terms)
+            if denial is not None:
+                return denial
+        outcome = await self._commits.commit(operation)
+        if outcome.denied or not isinstance(what, Consume | Reserve):
+            await self._gate.note(operation.tenant, outcome)
+        return outcome
+
+    def _place(self, what: What) -> Place:
+        """Where the operation's resources live; a reservation's id says it."""
+        if isinstance(what, Settle):
+            return place_of(what.reservation)
+        durable, volatile = self._parted(named(what))
+        if durable and volatile:
+            return BOTH
+        return VOLATILE if volatile else DURABLE
+
+    def _parted(self, names: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is durable, and what is not."""
+        resources = self._policy.current.resources
+        durable = {name: names[name] for name in names if resources[name].durable}
+        return durable, {name: names[name] for name in names if name not in durable}
+
+    async def _terms(self, tenant: str, names: Iterable[str]) -> tuple[str, Mapping[str, Terms]]:
+        """The tenant's tier, and what applies to each of its resources."""
+        entry = self._directory.get(tenant) or (await self._directory.find([tenant]))[tenant]
+        standing = entry.standing
+        if standing is None:
+            raise UnknownTenant(tenant)
+        resources = self._policy.current.resources
+        for name in names:
+            if name not in resources or name not in standing.quotas:
+                raise UnknownResource(name, resources)
+        terms = {
+            name: Terms(quota.limit, quota.per, resources[name].unit, resources[name].thresholds)
+            for name, quota in standing.quotas.items()
+            if name in resources
+        }
+        return standing.tier.name, terms
+
+
+def _said(outcome: Outcome) -> QuotaOutcome:
+    if outcome.allowed:
+        return "allowed"
+    return "denied" if outcome.denied else "refused"
