@@ -35,7 +35,8 @@ class Book:
     Args:
         now: the time at which its operations happen: the store's, read under the lock.
         levels: by resource; one that is missing was never used.
-        reservations: those that operations name, by id.
+        reservations: those that operations name, by id; what has expired by now is marked so, and
+            given back with `expire`.
 
     Attributes:
         levels: as they stand.
@@ -116,9 +117,10 @@ class Book:
                     f"expected to release at most the {level.used} of {resource!r} in use;"
                     f" got {amount}",
                 )
+        crossings: list[Crossing] = []  # there are some where a limit was lowered meanwhile
         for resource, amount in items.items():
-            self._use(operation, resource, -amount, "release")
-        return self._answer(operation, items)
+            crossings += self._use(operation, resource, -amount, "release")
+        return self._answer(operation, items, crossings=crossings)
 
     def _reserve(self, operation: Operation, reserve: Reserve) -> Outcome:
         denied = self._without_room(operation, reserve.items)
@@ -161,11 +163,6 @@ class Book:
             return self._settled(operation, settle, mine)
         if reservation.status != "held":
             return refused("conflict", f"the reservation is {reservation.status} already")
-        if reservation.expires_at <= self.now:
-            self._expire_now(settle.reservation, reservation)
-            if settle.status == "committed":
-                return refused("conflict", "the reservation is expired already")
-            return self._settled(operation, settle, mine)
         crossings: list[Crossing] = []
         for resource, one in reservation.items.items():
             self._unhold(resource, one)
@@ -193,12 +190,6 @@ class Book:
             reservation=settle.reservation,
             status=settle.status,
         )
-
-    def _expire_now(self, name: str, reservation: Reservation) -> None:
-        """It ended between two sweeps."""
-        reservation.status = "expired"
-        self.changes.reservations.add(name)
-        self.expire(name, reservation.items)
 
     def _set_used(self, operation: Operation, what: SetUsed) -> Outcome:
         level = self._current(operation, what.resource)
