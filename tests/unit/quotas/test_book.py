@@ -19,8 +19,8 @@ from partywall_service.quotas.model import (
     Outcome,
     Release,
     Reserve,
-    SetUsed,
     Settle,
+    SetUsed,
     Terms,
     What,
 )

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from partywall_service.quotas.periods import period_end, period_start
 
-MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+MOMENTS = st.datetimes(  # hypothesis wants naive bounds, and adds the zone
+    datetime.min.replace(year=1990), datetime.min.replace(year=2200), timezones=st.just(UTC)
+)
 PERIODS = st.sampled_from(["day", "week", "month"])
 
 
