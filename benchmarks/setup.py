@@ -20,6 +20,17 @@ TOKEN = "benchmark-token"
 PLENTY = "10000000/minute"
 """A rate that nothing here reaches."""
 
+_POLICY = """
+default_tier = "free"
+[tiers.free.limits]
+requests = "{rate}"
+[tiers.free.quotas]
+users = 1000000000
+slots = 1000000000
+[resources.slots]
+durable = false
+"""
+
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED = {CORES[0]}
 BESIDE = {CORES[-1]}
@@ -53,7 +64,7 @@ def sidecar(
 ) -> Iterator[str]:
     """A sidecar of one process; its URL."""
     config = stores.directory / f"quotas-{rate.replace('/', '-')}.toml"
-    config.write_text(f'default_tier = "free"\n[tiers.free.limits]\nrequests = "{rate}"\n')
+    config.write_text(_POLICY.format(rate=rate))
     with _process(
         lambda port: ["-m", "partywall_service", "serve", "--port", str(port)],
         {
