@@ -7,8 +7,9 @@ gathered since. The busier it is, the larger the batches and the cheaper each ch
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
-from partywall_service.engine.base import Engine, Question, StoreError, Verdict
+from partywall_service.engine.base import StoreError
 
 MAX_BATCH = 512
 """Checks to a call, unless one caller brings more: keeps a script call to a few milliseconds, so
@@ -17,26 +18,38 @@ that no other client of the same server waits longer."""
 MAX_IN_FLIGHT = 2
 """Calls at once: one being decided while the next is encoded."""
 
-_Waiting = tuple[Sequence[Question], "asyncio.Future[list[Verdict]]"]
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+_Asked = TypeVar("_Asked", contravariant=True)
+
+_Waiting = tuple[Sequence[Asked], asyncio.Future[list[Answer]]]
 
 
-class Batcher:
+class Decides(Protocol[_Asked, Answer]):
+    """What answers a batch: an engine of checks, or of whatever else one call can carry many of."""
+
+    async def decide(self, checks: Sequence[_Asked]) -> list[Answer]:
+        """One answer for each, in order."""
+        ...
+
+
+class Batcher(Generic[Asked, Answer]):
     """Decides through `engine`, several callers' checks to a call."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Decides[Asked, Answer]) -> None:
         self._engine = engine
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[Asked, Answer]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def decide(self, checks: Sequence[Question]) -> list[Verdict]:
-        """One verdict for each check, in order; all of one caller's in one call.
+    async def decide(self, checks: Sequence[Asked]) -> list[Answer]:
+        """One answer for each check, in order; all of one caller's in one call.
 
         Raises:
             StoreError: the call that carried them failed.
         """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Verdict]] = loop.create_future()
+        answer: asyncio.Future[list[Answer]] = loop.create_future()
         self._waiting.append((checks, answer))
         if not self._scheduled and len(self._calls) < MAX_IN_FLIGHT:
             # Sent at the end of this turn of the loop, so that all who are ready share the call.
@@ -51,7 +64,7 @@ class Batcher:
             self._calls.add(call)
             call.add_done_callback(self._landed)
 
-    def _gather(self) -> list[_Waiting]:
+    def _gather(self) -> list[_Waiting[Asked, Answer]]:
         batch = [self._waiting.popleft()]
         size = len(batch[0][0])
         while self._waiting and size + len(self._waiting[0][0]) <= MAX_BATCH:
@@ -63,9 +76,9 @@ class Batcher:
         self._calls.discard(call)
         self._send()
 
-    async def _call(self, batch: list[_Waiting]) -> None:
+    async def _call(self, batch: list[_Waiting[Asked, Answer]]) -> None:
         try:
-            verdicts = await self._engine.decide([check for checks, _ in batch for check in checks])
+            answers = await self._engine.decide([check for checks, _ in batch for check in checks])
         except BaseException as exc:
             # Whatever it was, nobody may wait for ever: each who asked raises it.
             error = exc if isinstance(exc, Exception) else StoreError("shutting down")
@@ -79,5 +92,5 @@ class Batcher:
         for checks, answer in batch:
             end = start + len(checks)
             if not answer.done():  # its caller may have gone
-                answer.set_result(verdicts[start:end])
+                answer.set_result(answers[start:end])
             start = end

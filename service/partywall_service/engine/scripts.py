@@ -27,10 +27,14 @@ class Script:
     A server forgets its scripts when it restarts, fails over or is flushed, so any call may find
     it ignorant; sending the text then costs one round trip, once. A line `--- @include "part"`
     stands for the file `include/part.lua`.
+
+    Args:
+        name: of the file.
+        package: beside whose modules the folder `lua` is.
     """
 
-    def __init__(self, name: str) -> None:
-        folder = files(__package__).joinpath("lua")
+    def __init__(self, name: str, package: str = __package__) -> None:
+        folder = files(package).joinpath("lua")
 
         def part(line: re.Match[str]) -> str:
             return folder.joinpath("include", f"{line[1]}.lua").read_text()
