@@ -20,12 +20,12 @@ def window(prefix: str, tenant: str, limit: str, seconds: int) -> str:
 
     The quota is no part of it, so a changed quota keeps what was already charged.
     """
-    return f"{_of(prefix, tenant)}:window:{limit}:{seconds}"
+    return f"{of_tenant(prefix, tenant)}:window:{limit}:{seconds}"
 
 
 def lease(prefix: str, tenant: str, limit: str, name: str) -> str:
     """The string that says what a lease was granted, until it is returned or forgotten."""
-    return f"{_of(prefix, tenant)}:lease:{limit}:{name}"
+    return f"{of_tenant(prefix, tenant)}:lease:{limit}:{name}"
 
 
 def instances(prefix: str, kind: Literal["sidecars", "sdk"] = "sidecars") -> str:
@@ -36,5 +36,6 @@ def instances(prefix: str, kind: Literal["sidecars", "sdk"] = "sidecars") -> str
     return f"{prefix}:{{instances}}:{kind}"
 
 
-def _of(prefix: str, tenant: str) -> str:
+def of_tenant(prefix: str, tenant: str) -> str:
+    """What every key of a tenant starts with, its shard as the hash tag."""
     return f"{prefix}:{{s{shard(tenant)}}}:{tenant}"
