@@ -25,6 +25,7 @@ class Street:
     Attributes:
         used: for each tenant, when each admitted unit was used, by the virtual clock.
         by_process: units that each process admitted, by tenant and process.
+        processes: all that there ever were.
         skew: seconds by which Redis's clock is off.
         latency: seconds one way, drawn anew for each message.
         lost: the chance that an answer is lost, repeated: that a request arrives twice.
@@ -39,13 +40,16 @@ class Street:
         self.questions = 0
         self.used: dict[str, list[float]] = defaultdict(list)
         self.by_process: dict[tuple[str, int], int] = defaultdict(int)
+        self.processes: list[Permits] = []
         self._engine = MemoryEngine()
         self._loop = asyncio.get_running_loop()
 
     def process(self, **options: object) -> Permits:
         """A process of a host app, closed to all in an outage."""
         settings = {"on_outage": "closed", "clock": self._loop.time, **options}
-        return Permits(self.lease, **settings)  # type: ignore[arg-type] # a test's own options
+        one = Permits(self.lease, **settings)  # type: ignore[arg-type] # a test's own options
+        self.processes.append(one)
+        return one
 
     async def lease(self, request: PermitsRequest) -> PermitsAnswer:
         """The sidecar, at the other end of the network."""

@@ -187,6 +187,8 @@ def test_nothing_that_happens_takes_a_tenant_over_its_quota(
                     street.skew -= step_back
         assert street.heaviest("acme", window) <= quota
         assert street.heaviest("acme", window * 40) <= quota * 20
+        for one in street.processes:
+            await one.aclose()  # those that died, too: no question may outlive the loop
 
     run_virtually(main())
 
