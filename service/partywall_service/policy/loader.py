@@ -2,8 +2,8 @@
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from partywall_service.policy.amounts import is_size, parse_amount, parse_count, parse_rates
 from partywall_service.policy.errors import PolicyError, PolicyFault
 from partywall_service.policy.model import (
+    THRESHOLDS,
     Jobs,
     Limit,
     OnOutage,
@@ -27,6 +28,7 @@ from partywall_service.policy.values import (
     read_boolean,
     read_features,
     read_text,
+    read_thresholds,
     read_weight,
 )
 from partywall_service.policy.walk import Table, Walk, join
@@ -150,7 +152,10 @@ class _Reader(Walk):
         if self.faults:
             return None
         limit_names = list(dict.fromkeys(name for draft in whole.values() for name in draft.limits))
-        tiers = {name: _tier(name, draft, limit_names, resources) for name, draft in whole.items()}
+        quotas = {
+            name: Quota(name, None, _common_period(name, whole.values())) for name in resources
+        }
+        tiers = {name: _tier(name, draft, limit_names, quotas) for name, draft in whole.items()}
         return Policy(
             tiers=MappingProxyType(tiers),
             default_tier=default,
@@ -261,34 +266,58 @@ class _Reader(Walk):
     def _resources(self, value: object) -> dict[str, Resource]:
         names = self._resource_names
         durable: dict[str, bool] = {}
+        thresholds: dict[str, tuple[int, ...]] = {}
         for name, written in self.named("resources", self.table("resources", value)):
             path = join("resources", name)
             table = self.table(path, written)
-            self.known_keys(path, table, ("durable",))
+            self.known_keys(path, table, ("durable", "thresholds"))
             if name not in names:
                 self.fault(path, f"no tier has a quota of it; {expected_one_of(names, name)}")
             if "durable" in table:
                 flag = self.value(join(path, "durable"), table["durable"], read_boolean)
                 durable[name] = flag is not False
+            if "thresholds" in table:
+                percents = self.value(
+                    join(path, "thresholds"), table["thresholds"], read_thresholds
+                )
+                thresholds[name] = percents or ()
         return {
             # One size makes it bytes everywhere: other tiers' plain numbers are then bytes too.
             name: Resource(
-                name, durable.get(name, True), "bytes" if name in self._sizes else "count"
+                name,
+                durable.get(name, True),
+                "bytes" if name in self._sizes else "count",
+                thresholds.get(name, THRESHOLDS),
             )
             for name in names
         }
 
 
+def _common_period(resource: str, drafts: Iterable[_Draft]) -> Period | None:
+    """The period that the tiers give a resource, where those that name one agree."""
+    named = {draft.quotas[resource].per for draft in drafts if resource in draft.quotas} - {None}
+    return named.pop() if len(named) == 1 else None
+
+
 def _tier(
-    name: str, draft: _Draft, limit_names: Collection[str], resources: Collection[str]
+    name: str, draft: _Draft, limit_names: Collection[str], unlimited: Mapping[str, Quota]
 ) -> Tier:
-    """What a tier does not name and another does is unlimited for it."""
+    """What a tier does not name and another does is unlimited for it.
+
+    A quota written without a period is counted by that of the other tiers, so that a tenant that
+    moves between them does not lose its count.
+    """
     rates: tuple[Rate, ...] = draft.jobs.get("rate", ())
+    quotas = {
+        resource: replace(quota, per=quota.per or lifted.per)
+        for resource, lifted in unlimited.items()
+        for quota in [draft.quotas.get(resource, lifted)]
+    }
     return Tier(
         name=name,
         weight=1 if draft.weight is None else draft.weight,
         features=draft.features or (),
         limits=MappingProxyType({n: draft.limits.get(n) or Limit(n, ()) for n in limit_names}),
-        quotas=MappingProxyType({n: draft.quotas.get(n) or Quota(n, None) for n in resources}),
+        quotas=MappingProxyType(quotas),
         jobs=Jobs(draft.jobs.get("concurrency"), draft.jobs.get("max_queued"), rates),
     )

@@ -12,6 +12,9 @@ _SHOWN = 60
 MAX_WEIGHT = 1e15
 """Above any use, and below where a float stops telling whole numbers apart."""
 
+MAX_THRESHOLDS = 10
+MAX_PERCENT = 1000
+
 
 def shown(value: object) -> str:
     """A value as an error repeats it: short, on one line, and safe whatever it is.
@@ -88,6 +91,21 @@ def read_features(value: object) -> tuple[str, ...]:
             f'expected a list of feature names, as ["advanced-analytics"]; got {shown(value)}'
         )
     return tuple(dict.fromkeys(value))
+
+
+def read_thresholds(value: object) -> tuple[int, ...]:
+    """Percents of a quota, ascending; over 100 are for levels that were set, or a tier left."""
+    if (
+        not isinstance(value, list)
+        or len(value) > MAX_THRESHOLDS
+        or not all(type(one) is int and 1 <= one <= MAX_PERCENT for one in value)
+        or value != sorted(set(value))
+    ):
+        raise ValueError(
+            f"expected up to {MAX_THRESHOLDS} whole percents from 1 to {MAX_PERCENT}, ascending, as"
+            f" [50, 90]; got {shown(value)}"
+        )
+    return tuple(value)
 
 
 def one_of(literal: Any) -> Callable[[object], Any]:  # noqa: ANN401 - a Literal has no type of its own

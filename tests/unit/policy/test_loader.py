@@ -156,6 +156,45 @@ def test_what_another_tier_names_is_unlimited_here() -> None:
     assert tiers["a"].jobs == Jobs(None, None, ())
 
 
+def test_a_quota_without_a_period_is_counted_by_that_of_the_other_tiers() -> None:
+    text = """
+        [tiers.free.quotas]
+        emails = { limit = 500, per = "month" }
+        calls = { limit = 5, per = "day" }
+        users = 5
+        [tiers.pro.quotas]
+        emails = 5000
+        calls = { limit = 50, per = "week" }
+        users = 50
+        [tiers.enterprise.quotas]
+        emails = "unlimited"
+        calls = "unlimited"
+        [tiers.other]
+    """
+    tiers = parse_policy(text, "test").tiers
+    assert [tier.quotas["emails"].per for tier in tiers.values()] == ["month"] * 4
+    assert [tier.quotas["emails"].limit for tier in tiers.values()] == [500, 5000, None, None]
+    # Where they do not agree there is none to take.
+    assert [tier.quotas["calls"].per for tier in tiers.values()] == ["day", "week", None, None]
+    assert {tier.quotas["users"].per for tier in tiers.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("written", "thresholds"),
+    [
+        ("", (80, 95, 100)),
+        ("thresholds = []", ()),
+        ("thresholds = [50, 90]", (50, 90)),
+        ("thresholds = [1, 1000]", (1, 1000)),
+    ],
+)
+def test_thresholds_are_each_resources_own(written: str, thresholds: tuple[int, ...]) -> None:
+    text = f"[tiers.a.quotas]\nusers = 5\nseats = 9\n[resources.users]\n{written}\n"
+    resources = parse_policy(text, "test").resources
+    assert resources["users"].thresholds == thresholds
+    assert resources["seats"].thresholds == (80, 95, 100)
+
+
 def test_without_a_default_tier_there_is_none() -> None:
     assert load_policy(GOOD / "smallest.toml").default_tier is None
 
