@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
@@ -12,7 +12,15 @@ from partywall_service.ledger.base import Store
 from partywall_service.ledger.changes import Change
 from partywall_service.ledger.errors import DomainTaken
 from partywall_service.ledger.records import Status, TenantRecord
-from partywall_service.ledger.tables import tenant_domains, tenants, tokens
+from partywall_service.ledger.tables import (
+    quota_ledger,
+    quota_levels,
+    quota_operations,
+    quota_reservations,
+    tenant_domains,
+    tenants,
+    tokens,
+)
 
 DOMAINS = func.array(
     select(tenant_domains.c.domain)
@@ -32,6 +40,13 @@ TENANT_COLUMNS = (
     tenants.c.created_at,
     tenants.c.updated_at,
 )
+
+# The lock under which quotas change (quotas/store.py), so that nothing under way outlives them; and
+# what the trigger on the ledger asks for, which is append only.
+_LOCK_QUOTAS = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended('partywall.quotas:' || :tenant, 0)),
+        set_config('partywall.erasing', :tenant, true)
+""")
 
 
 class Tenants(Store):
@@ -133,12 +148,15 @@ class Tenants(Store):
             return [tenant_record(row) for row in await connection.execute(query)]
 
     async def delete_tenant(self, tenant: str, *, actor: str) -> bool:
-        """Ends a tenant with its domains, overrides and `tenant:` tokens; its audit lines stay.
+        """Ends a tenant with its domains, overrides, `tenant:` tokens and quotas.
+
+        Its audit lines stay. Whoever comes under its id later starts from zero.
 
         Returns:
             Whether there was anything to delete; if not, nothing is recorded.
         """
         async with self._changing() as connection:
+            counted = await _erase_quotas(connection, tenant)
             gone = (
                 await connection.execute(
                     delete(tenants)
@@ -151,7 +169,7 @@ class Tenants(Store):
                     delete(tokens).where(tokens.c.tenant == tenant).returning(tokens.c.id)
                 )
             )
-            if gone is None and not revoked:
+            if gone is None and not revoked and not counted:
                 return False
             await self._record(
                 connection,
@@ -173,6 +191,15 @@ class Tenants(Store):
         )
         async with self._reading() as connection:
             return {row.tier: row.tenants for row in await connection.execute(query)}
+
+
+async def _erase_quotas(connection: AsyncConnection, tenant: str) -> bool:
+    """Removes what the tenant used and reserved, and every trace of how; whether there was any."""
+    await connection.execute(_LOCK_QUOTAS, {"tenant": tenant})
+    rows = 0
+    for table in (quota_levels, quota_reservations, quota_operations, quota_ledger):
+        rows += (await connection.execute(delete(table).where(table.c.tenant == tenant))).rowcount
+    return rows > 0
 
 
 def tenant_record(row: Sequence[Any]) -> TenantRecord:
