@@ -12,6 +12,8 @@ from partywall_service.ledger import Ledger, LedgerUnavailable, create_ledger_en
 from partywall_service.ledger.migrations import at_head, upgrade
 
 SCOPED = ("tenants", "tenant_domains", "overrides")
+QUOTA_TABLES = ("quota_levels", "quota_reservations", "quota_ledger")
+"""What a tenant sees of them is tested in test_quota_commits.py."""
 
 
 async def fill(ledger: Ledger) -> None:
@@ -65,7 +67,8 @@ async def test_a_tenant_can_read_and_change_nothing_else(
 def test_the_policies_bind_the_owner_too(database_url: str) -> None:
     query = "SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
     with psycopg.connect(database_url) as connection:
-        assert {name for (name,) in connection.execute(query).fetchall()} == set(SCOPED)
+        bound = {name for (name,) in connection.execute(query).fetchall()}
+    assert bound == {*SCOPED, *QUOTA_TABLES}
 
 
 async def test_a_scoped_read_finds_its_own_and_no_other(ledger: Ledger) -> None:
