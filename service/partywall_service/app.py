@@ -25,6 +25,12 @@ from partywall_service.metrics import Metrics
 from partywall_service.permits import Permits
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.loader import load_policy
+from partywall_service.quotas.commits import GroupCommit
+from partywall_service.quotas.gate import RedisGate
+from partywall_service.quotas.service import Quotas
+from partywall_service.quotas.store import QuotaStore
+from partywall_service.quotas.sweep import sweep
+from partywall_service.quotas.volatile import VolatileQuotas
 from partywall_service.settings import Settings
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
 
@@ -85,6 +91,17 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     admission = Admission(directory, batcher, local, metrics.decisions)
     permits = Permits(directory, batcher, local, policy, presence, metrics.decisions)
 
+    quota_store = QuotaStore(ledger_engine)
+    quotas = Quotas(
+        directory,
+        policy,
+        quota_store,
+        GroupCommit(quota_store),
+        VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline),
+        RedisGate(client, prefix=settings.key_prefix, deadline=deadline),
+        metrics.quotas,
+    )
+
     upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics)
     for task in (
         run_in_background("store watch", breaker.watch),
@@ -94,8 +111,9 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
             lambda: heed_changes(database_url, directory, authenticator, metrics),
         ),
         run_in_background("policy watch", upkeep.watch),
+        run_in_background("quota sweep", lambda: sweep(quota_store)),
         run_in_background("tier check", upkeep.check_tiers, once=True),
     ):
         stack.push_async_callback(stop_in_background, task)
-    hot.open(HotParts(admission, permits, authenticator, policy))
-    return Parts(policy, ledger, authenticator, directory, breaker, metrics)
+    hot.open(HotParts(admission, permits, authenticator, policy, quotas))
+    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas)

@@ -14,6 +14,7 @@ from partywall_service.engine.breaker import CircuitBreaker
 from partywall_service.ledger import Ledger
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
+from partywall_service.quotas.service import Quotas
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Parts:
         directory: what this process remembers of tenants.
         breaker: whether the shared store answers.
         metrics: what Prometheus is told.
+        quotas: everybody's quotas.
     """
 
     policy: PolicyHolder
@@ -35,6 +37,7 @@ class Parts:
     directory: Directory
     breaker: CircuitBreaker
     metrics: Metrics
+    quotas: Quotas
 
 
 def parts_of(request: Request) -> Parts:

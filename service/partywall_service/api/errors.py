@@ -10,9 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from partywall_service.api.hot_quotas import quota_problem_of
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.api.schemas import MEANINGS
+from partywall_service.engine.base import StoreError
 from partywall_service.ledger import LedgerUnavailable
+from partywall_service.quotas.service import QuotaError
 
 log = structlog.get_logger()
 
@@ -25,6 +28,8 @@ def install(api: FastAPI) -> None:
     """Makes every error of `api` a problem; `Guard` catches the ones nobody foresaw."""
     api.add_exception_handler(Problem, _problem)
     api.add_exception_handler(LedgerUnavailable, _unavailable)
+    api.add_exception_handler(StoreError, _store_unavailable)
+    api.add_exception_handler(QuotaError, _quota)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
 
@@ -79,6 +84,17 @@ async def _problem(_: Request, exc: Exception) -> Response:
 async def _unavailable(_: Request, exc: Exception) -> Response:
     log.warning("api.ledger_unavailable", error=str(exc))
     return response_of(Problem("unavailable", "the database does not answer now; try again"))
+
+
+async def _store_unavailable(_: Request, exc: Exception) -> Response:
+    log.warning("api.store_unavailable", error=str(exc))
+    return response_of(Problem("unavailable", "Redis does not answer now; try again"))
+
+
+async def _quota(_: Request, exc: Exception) -> Response:
+    if not isinstance(exc, QuotaError):
+        raise exc
+    return response_of(quota_problem_of(exc))
 
 
 async def _http(request: Request, exc: Exception) -> Response:

@@ -8,9 +8,18 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Lifespan
 
-from partywall_service.api import audit, errors, health, openapi, overrides, tenants, tokens
+from partywall_service.api import (
+    audit,
+    errors,
+    health,
+    openapi,
+    overrides,
+    quotas,
+    tenants,
+    tokens,
+)
 from partywall_service.api.body_limit import BodyLimit
-from partywall_service.api.hot import HotRoute
+from partywall_service.api.raw import HotRoute
 
 _DESCRIPTION = """\
 Noisy-neighbour protection and quotas for multi-tenant SaaS.
@@ -55,7 +64,7 @@ def create_api(
     errors.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(errors.Guard)  # added last, so outermost
-    for module in (tenants, overrides, tokens, audit, health):
+    for module in (tenants, overrides, quotas, tokens, audit, health):
         api.include_router(module.router)
     return api
 

@@ -6,8 +6,9 @@ OpenAPI document (`openapi.merge_hot_routes`).
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -24,28 +25,39 @@ from partywall_service.admission import (
     UnknownTenant,
 )
 from partywall_service.api.auth import Authenticator, Principal, presented_token
+from partywall_service.api.hot_quotas import (
+    QUOTA_ROUTES,
+    QuotaPath,
+    answer_change,
+    quota_path,
+    quota_problem_of,
+)
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
+from partywall_service.api.raw import (
+    AUTHZ,
+    COMMON,
+    Answer,
+    ASGIApp,
+    HotRoute,
+    Receive,
+    Scope,
+    Send,
+    decode,
+    problem_answer,
+    read_body,
+    send_answer,
+)
+from partywall_service.engine.base import StoreError
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.permits import InvalidItem, Permits
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import MAX_AMOUNT
 from partywall_service.policy.upgrade import upgrade
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from partywall_service.quotas.service import QuotaError, Quotas
 
 MAX_CHECKS = 1000
 MAX_BODY = 1024 * 1024
 """Bytes: a thousand checks of the longest names fit twice, as many asks and returns once."""
-
-AUTHZ = "/v1/authz"
-
-_MEMBER_FAULT = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
-_LONGEST = 200
-"""Characters of a client's own text that an error repeats."""
 
 log = structlog.get_logger()
 
@@ -54,31 +66,14 @@ _check_decoder = msgspec.json.Decoder(CheckRequest)
 _checks_decoder = msgspec.json.Decoder(list[CheckRequest])
 _permits_decoder = msgspec.json.Decoder(PermitsRequest)
 
-
-class HotRoute(NamedTuple):
-    """One hot path, as the dispatcher and the OpenAPI document need it.
-
-    `request_type` and `response_type` are msgspec types; None where there is no body.
-    """
-
-    path: str
-    method: str
-    summary: str
-    request_type: Any
-    response_type: Any
-    problems: tuple[str, ...]
-
-
-_COMMON = ("unauthenticated", "forbidden", "too-large", "invalid-request", "unavailable")
-
-HOT_ROUTES = (
+_CHECK_ROUTES = (
     HotRoute(
         "/v1/check",
         "POST",
         "Decide one check",
         CheckRequest,
         Decision,
-        (*_COMMON, "unknown-tenant", "unknown-limit", "method-not-allowed"),
+        (*COMMON, "unknown-tenant", "unknown-limit", "method-not-allowed"),
     ),
     HotRoute(
         "/v1/checks",
@@ -86,7 +81,7 @@ HOT_ROUTES = (
         "Decide up to 1000 checks, in order",
         list[CheckRequest],  # how many is no matter of shape: too many is `too-large`, not invalid
         list[Decision],
-        (*_COMMON, "method-not-allowed"),
+        (*COMMON, "method-not-allowed"),
     ),
     HotRoute(
         "/v1/permits",
@@ -94,9 +89,11 @@ HOT_ROUTES = (
         "Lease permits to an SDK process, and take unspent ones back",
         PermitsRequest,
         PermitsAnswer,
-        (*_COMMON, "method-not-allowed"),
+        (*COMMON, "method-not-allowed"),
     ),
 )
+
+HOT_ROUTES = (*_CHECK_ROUTES, *QUOTA_ROUTES)
 
 
 class HotParts(NamedTuple):
@@ -106,15 +103,7 @@ class HotParts(NamedTuple):
     permits: Permits
     authenticator: Authenticator
     policy: PolicyHolder
-
-
-class Answer(NamedTuple):
-    """A response: status, content type, body, further headers."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Iterable[tuple[str, str]] = ()
+    quotas: Quotas
 
 
 class HotEndpoints:
@@ -146,17 +135,19 @@ class HotEndpoints:
         handler = self._handlers.get(path)
         if handler is not None:
             if scope["method"] != "POST":
-                answer = _problem(
+                answer = problem_answer(
                     Problem("method-not-allowed", f"{path} takes POST", headers={"Allow": "POST"})
                 )
             else:
                 answer = await self._guarded(handler, scope, receive)
         elif path == AUTHZ or path.startswith(f"{AUTHZ}/"):
             answer = await self._guarded(self._authz, scope, receive)
+        elif scope["method"] == "POST" and (asked := quota_path(path)) is not None:
+            answer = await self._guarded(partial(self._quota, asked), scope, receive)
         else:
             await self._app(scope, receive, send)
             return
-        await _send(answer, send)
+        await send_answer(answer, send)
 
     async def _guarded(
         self,
@@ -167,29 +158,33 @@ class HotEndpoints:
         try:
             return await handler(scope, receive)
         except Problem as problem:
-            return _problem(problem)
+            return problem_answer(problem)
         except MalformedName as exc:
-            return _problem(invalid(exc.field, str(exc)))
+            return problem_answer(invalid(exc.field, str(exc)))
         except UnknownTenant as exc:
-            return _problem(Problem("unknown-tenant", str(exc)))
+            return problem_answer(Problem("unknown-tenant", str(exc)))
+        except QuotaError as exc:
+            return problem_answer(quota_problem_of(exc))
         except UnknownLimit as exc:
-            return _problem(Problem("unknown-limit", str(exc)))
-        except (LimitClosed, LedgerUnavailable) as exc:
-            return _problem(Problem("unavailable", str(exc)))
+            return problem_answer(Problem("unknown-limit", str(exc)))
+        except (LimitClosed, LedgerUnavailable, StoreError) as exc:
+            return problem_answer(Problem("unavailable", str(exc)))
         except Exception:
             log.exception("api.fault", method=scope["method"], path=scope["path"])
-            return _problem(Problem("internal", "an unforeseen fault; the sidecar's log has it"))
+            return problem_answer(
+                Problem("internal", "an unforeseen fault; the sidecar's log has it")
+            )
 
     async def _check(self, scope: Scope, receive: Receive) -> Answer:
         parts, principal = await self._admitted(scope)
-        request = _decode(_check_decoder, await _body(receive))
+        request = decode(_check_decoder, await read_body(receive, MAX_BODY))
         _may_check(principal, [request])
         decision = await parts.admission.check(request)
         return Answer(200, "application/json", _encoder.encode(decision))
 
     async def _checks(self, scope: Scope, receive: Receive) -> Answer:
         parts, principal = await self._admitted(scope)
-        requests = _decode(_checks_decoder, await _body(receive))
+        requests = decode(_checks_decoder, await read_body(receive, MAX_BODY))
         if len(requests) > MAX_CHECKS:
             raise Problem("too-large", f"expected at most {MAX_CHECKS} checks; got {len(requests)}")
         _may_check(principal, requests)
@@ -203,7 +198,7 @@ class HotEndpoints:
         parts, principal = await self._admitted(scope)
         if principal.scope == "tenant":
             raise Problem("forbidden", "permits are for host apps; a host's token is needed")
-        request = _decode(_permits_decoder, await _body(receive))
+        request = decode(_permits_decoder, await read_body(receive, MAX_BODY))
         most = max(len(request.asks), len(request.returns))
         if most > MAX_ITEMS:
             raise Problem(
@@ -214,6 +209,15 @@ class HotEndpoints:
         except InvalidItem as exc:
             raise invalid(exc.field, str(exc)) from exc
         return Answer(200, "application/json", _encoder.encode(answer))
+
+    async def _quota(self, asked: QuotaPath, scope: Scope, receive: Receive) -> Answer:
+        parts, principal = await self._admitted(scope)
+        if principal.scope == "tenant":
+            raise Problem(
+                "forbidden", "a tenant's token reads quotas; changing them needs a host's"
+            )
+        headers = scope["headers"]
+        return await answer_change(parts.quotas, asked, principal.actor, headers, receive)
 
     async def _authz(self, scope: Scope, receive: Receive) -> Answer:
         parts, principal = await self._admitted(scope)
@@ -255,75 +259,6 @@ def _may_check(principal: Principal, requests: Iterable[CheckRequest]) -> None:
         )
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - the decoder's
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as exc:
-        raise invalid(*_fault(str(exc))) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise invalid("body", f"expected JSON: {exc}") from exc
-
-
-_PLAIN = {
-    "`int`": "a whole number",
-    "`float`": "a number with a fraction",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`object`": "an object",
-    "`array`": "a list",
-    "`null`": "null",
-}
-
-
-def _fault(said: str) -> tuple[str, str]:
-    """The field that msgspec speaks of, and what is wrong with it."""
-    reason, at, path = said.rpartition(" - at `$")
-    if not at:
-        reason, path = said, ""
-    field = path.rstrip("`").lstrip(".")
-    member = _MEMBER_FAULT.fullmatch(reason)
-    if member is None:
-        return field or "body", _plain(reason)[:_LONGEST]
-    which, name = member.groups()
-    field = f"{field}.{name[:_LONGEST]}" if field else name[:_LONGEST]
-    if which == "missing required":
-        return field, "expected a value; got none"
-    return field, "expected no field of this name"
-
-
-def _plain(reason: str) -> str:
-    """Msgspec's sentence in a caller's words."""
-    for term, plain in _PLAIN.items():
-        reason = reason.replace(term, plain)
-    return reason[:1].lower() + reason[1:]
-
-
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        body: bytes = message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise _too_large()
-        return body
-    chunks = []
-    size = 0
-    while True:
-        if message["type"] == "http.disconnect":
-            # Nobody reads this. What came of the body may be valid, but it was not all.
-            raise invalid("body", "expected all of it; the client went away before")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > MAX_BODY:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return b"".join(chunks)
-        message = await receive()
-
-
-def _too_large() -> Problem:
-    return Problem("too-large", f"expected a body of at most {MAX_BODY} bytes")
-
-
 def _deny_status(scope: Scope) -> int:
     asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("deny")
     if asked is None:
@@ -352,18 +287,3 @@ def _gateway_request(scope: Scope) -> CheckRequest:
     if not (re.fullmatch("[1-9][0-9]{0,15}", cost) and int(cost) <= MAX_AMOUNT):
         raise invalid("X-Cost", f"expected a whole number from 1 to {MAX_AMOUNT}")
     return CheckRequest(tenant=tenant, limit=given.get(b"x-limit") or "requests", cost=int(cost))
-
-
-def _problem(problem: Problem) -> Answer:
-    return Answer(problem.status, CONTENT_TYPE, problem.body(), problem.headers.items())
-
-
-async def _send(answer: Answer, send: Send) -> None:
-    status, content_type, body, further = answer
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in further]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from partywall_service.api.hot import AUTHZ, HotRoute
 from partywall_service.api.problems import CONTENT_TYPE, PROBLEMS, Problem
+from partywall_service.api.raw import AUTHZ, COMMON, HotRoute
 from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
 from partywall_service.policy.model import MAX_AMOUNT
 
@@ -16,12 +16,12 @@ TAGS = [
     {"name": "checks", "description": "May this tenant go on? A denial is a value: 200."},
     {"name": "tenants", "description": "Who there is, on which tier."},
     {"name": "overrides", "description": "One tenant's exceptions to its tier, which may expire."},
+    {"name": "quotas", "description": "What a tenant holds, or uses in a calendar period."},
     {"name": "tokens", "description": "Who may call, and as what."},
     {"name": "audit", "description": "Who changed what."},
     {"name": "operations", "description": "For orchestrators and Prometheus."},
 ]
 
-_COMMON = ("unauthenticated", "forbidden", "too-large", "invalid-request", "unavailable")
 _REF = "#/components/schemas/{name}"
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}]
 
@@ -69,7 +69,7 @@ _HEADERS = {
 
 def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses=` for an endpoint: its own problems, and those all of them share."""
-    return problem_responses((*_COMMON, *slugs))
+    return problem_responses((*COMMON, *slugs))
 
 
 def problem_responses(slugs: Iterable[str]) -> dict[int | str, dict[str, Any]]:
@@ -130,7 +130,7 @@ def merge_hot_routes(document: Document, routes: Iterable[HotRoute]) -> None:
     described = dict(zip(map(id, types), schemas, strict=True))
     for route in routes:
         operation: dict[str, Any] = {
-            "tags": ["checks"],
+            "tags": [route.tag],
             "summary": route.summary,
             "operationId": f"hot_{route.path.rsplit('/', 1)[-1]}",
             "responses": {
@@ -138,9 +138,13 @@ def merge_hot_routes(document: Document, routes: Iterable[HotRoute]) -> None:
                 **_as_json_keys(problem_responses(route.problems)),
             },
         }
+        if route.description is not None:
+            operation["description"] = route.description
+        if route.parameters:
+            operation["parameters"] = list(route.parameters)
         if route.request_type is not None:
             operation["requestBody"] = {
-                "required": True,
+                "required": route.body_required,
                 "content": {"application/json": {"schema": described[id(route.request_type)]}},
             }
         document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
@@ -205,6 +209,6 @@ def _authz() -> dict[str, Any]:
                 "status that `deny` asked for.",
                 "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
             },
-            **_as_json_keys(problem_responses((*_COMMON, "unknown-limit"))),
+            **_as_json_keys(problem_responses((*COMMON, "unknown-limit"))),
         },
     }

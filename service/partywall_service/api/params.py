@@ -26,6 +26,17 @@ TokenPath = Annotated[
     str, Path(pattern=ID_PATTERN, description="The token's id.", examples=["3f9a0c51d2e7"])
 ]
 
+ResourcePath = Annotated[
+    str,
+    Path(pattern=NAME_PATTERN, description="A resource that some tier names.", examples=["users"]),
+]
+ResourceFilter = Annotated[
+    str | None, Query(pattern=NAME_PATTERN, description="Only changes of this resource.")
+]
+TierQuery = Annotated[
+    str, Query(pattern=NAME_PATTERN, description="A tier of the policy.", examples=["free"])
+]
+
 TierFilter = Annotated[
     str | None, Query(pattern=NAME_PATTERN, description="Only tenants of this tier.")
 ]

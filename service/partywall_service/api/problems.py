@@ -13,6 +13,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "unknown-tenant": (404, "No such tenant"),
     "unknown-limit": (404, "No tier names this limit"),
     "unknown-resource": (404, "No tier names this resource"),
+    "unknown-reservation": (404, "No such reservation"),
     "unknown-override": (404, "No such override"),
     "unknown-token": (404, "No such token"),
     "not-found": (404, "Nothing here"),

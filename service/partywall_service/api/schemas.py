@@ -22,7 +22,7 @@ from partywall_service.ledger.records import OverrideKind, Status
 from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
 from partywall_service.policy.model import MAX_AMOUNT, Policy
 
-_PRINTABLE = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+PRINTABLE = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = rf"^{_LABEL}(\.{_LABEL})*$"
 _SCOPE = rf"^(admin|host|tenant:{TENANT_PATTERN.strip('^$')})$"
@@ -33,7 +33,7 @@ _RFC_3339 = re.compile(
 MEANINGS = {
     TENANT_PATTERN: "1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit",
     NAME_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
-    _PRINTABLE: "text without line breaks and other control characters",
+    PRINTABLE: "text without line breaks and other control characters",
     _HOSTNAME: "a host name of letters, digits, '-' and '.'",
     _SCOPE: "admin, host or tenant:<id>",
 }
@@ -101,13 +101,13 @@ TenantId = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 TierName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Line = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=200, pattern=_PRINTABLE),
+    StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE),
     AfterValidator(_not_blank),
 ]
 """One line of text for people: no control characters, not only spaces."""
 Reason = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=500, pattern=_PRINTABLE),
+    StringConstraints(min_length=1, max_length=500, pattern=PRINTABLE),
     AfterValidator(_not_blank),
 ]
 Hostname = Annotated[
@@ -129,7 +129,7 @@ OverrideValue = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _PRINTABLE},
+                {"type": "string", "minLength": 1, "maxLength": 200, "pattern": PRINTABLE},
                 {"type": "integer", "minimum": -1, "maximum": MAX_AMOUNT},
             ]
         }

@@ -7,12 +7,15 @@ and settled as PostgreSQL decides; a crash between the two lets that reservation
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, Protocol
 
-from partywall_service.directory import Directory
+from partywall_service.directory import Directory, Entry, Standing
 from partywall_service.metrics import QuotaCounter, QuotaOutcome
 from partywall_service.policy.holder import PolicyHolder
+from partywall_service.policy.model import Quota, Tier
+from partywall_service.policy.resolve import resolve
 from partywall_service.quotas.both import (
     BOTH,
     DURABLE,
@@ -37,7 +40,7 @@ from partywall_service.quotas.model import (
     Terms,
     What,
 )
-from partywall_service.quotas.store import QuotaStore
+from partywall_service.quotas.store import LedgerEntry, QuotaStore
 
 
 class QuotaError(Exception):
@@ -132,6 +135,38 @@ class Standings:
     quotas: list[QuotaState]
 
 
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A resource of which more is used than a tier would give.
+
+    Attributes:
+        resource: which.
+        used: now, in the period that the tier would give it.
+        limit: the tier's, or the tenant's override of it.
+        excess: by how much it would be over.
+    """
+
+    resource: str
+    used: int
+    limit: int
+    excess: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What another tier would make of a tenant's quotas.
+
+    Attributes:
+        tier: the tenant's.
+        to: the other one.
+        over: what would be over its limit, in the policy's order.
+    """
+
+    tier: str
+    to: str
+    over: list[Excess]
+
+
 class Quotas:
     """Answers for the quotas of every tenant.
 
@@ -209,12 +244,55 @@ class Quotas:
             StoreError: Redis did not answer, and a resource lives there.
         """
         tier, terms = await self._terms(tenant, ())
+        return Standings(tier, await self._states(tenant, terms, scope))
+
+    async def preview(self, tenant: str, tier: Tier, *, scope: str | None = None) -> Preview:
+        """What would be over its limit if the tenant moved to `tier`. Raises as `read`."""
+        entry, standing = await self._find(tenant)
+        overrides = entry.known[1] if entry.known is not None else ()
+        quotas = resolve(tier, overrides, datetime.now(UTC)).quotas
+        states = await self._states(tenant, self._terms_of(quotas), scope)
+        over = [
+            Excess(one.resource, one.used, one.limit, one.used - one.limit)
+            for one in states
+            if one.limit is not None and one.used > one.limit
+        ]
+        return Preview(standing.tier.name, tier.name, over)
+
+    async def list_entries(
+        self,
+        tenant: str,
+        *,
+        resource: str | None = None,
+        before: int | None = None,
+        limit: int,
+        scope: str | None = None,
+    ) -> list[LedgerEntry]:
+        """Lines of a tenant's ledger, as `QuotaStore.list_entries`.
+
+        What the policy has no more keeps its lines; they are unknown only where there are none.
+
+        Raises:
+            UnknownTenant, UnknownResource: with the name.
+            LedgerUnavailable: PostgreSQL did not answer.
+        """
+        entries = await self._store.list_entries(
+            tenant, resource=resource, before=before, limit=limit, scope=scope
+        )
+        if not entries:
+            await self._terms(tenant, () if resource is None else (resource,))
+        return entries
+
+    async def _states(
+        self, tenant: str, terms: Mapping[str, Terms], scope: str | None
+    ) -> list[QuotaState]:
+        """The tenant's quotas as they stand under `terms`, in their order."""
         book = await self._store.read(tenant, scope=scope)
         durable, volatile = self._parted(terms)
         states = {name: book.state(name, durable[name]) for name in durable}
         if volatile:
             states |= {one.resource: one for one in await self._volatile.read(tenant, volatile)}
-        return Standings(tier, [states[name] for name in terms])
+        return [states[name] for name in terms]
 
     async def _change(self, tenant: str, what: What, request: Request) -> Outcome:
         tier, terms = await self._terms(tenant, named(what))
@@ -269,20 +347,27 @@ class Quotas:
 
     async def _terms(self, tenant: str, names: Iterable[str]) -> tuple[str, Mapping[str, Terms]]:
         """The tenant's tier, and what applies to each of its resources."""
-        entry = self._directory.get(tenant) or (await self._directory.find([tenant]))[tenant]
-        standing = entry.standing
-        if standing is None:
-            raise UnknownTenant(tenant)
+        _, standing = await self._find(tenant)
         resources = self._policy.current.resources
         for name in names:
             if name not in resources or name not in standing.quotas:
                 raise UnknownResource(name, resources)
-        terms = {
+        return standing.tier.name, self._terms_of(standing.quotas)
+
+    async def _find(self, tenant: str) -> tuple[Entry, Standing]:
+        """What is remembered of the tenant, and what applies to it."""
+        entry = self._directory.get(tenant) or (await self._directory.find([tenant]))[tenant]
+        if entry.standing is None:
+            raise UnknownTenant(tenant)
+        return entry, entry.standing
+
+    def _terms_of(self, quotas: Mapping[str, Quota]) -> Mapping[str, Terms]:
+        resources = self._policy.current.resources
+        return {
             name: Terms(quota.limit, quota.per, resources[name].unit, resources[name].thresholds)
-            for name, quota in standing.quotas.items()
+            for name, quota in quotas.items()
             if name in resources
         }
-        return standing.tier.name, terms
 
 
 def _said(outcome: Outcome) -> QuotaOutcome:
