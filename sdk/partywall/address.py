@@ -78,7 +78,7 @@ def connect(address: Address, most: int) -> httpx.AsyncHTTPTransport:
         ConfigurationError: the certificates that the environment names cannot be read.
     """
     return httpx.AsyncHTTPTransport(
-        verify=_certificates() if address.url.scheme == "https" else _none_needed(),
+        verify=certificates() if address.url.scheme == "https" else _none_needed(),
         limits=httpx.Limits(
             max_connections=most,
             max_keepalive_connections=most,
@@ -99,8 +99,14 @@ def _unix(text: str) -> Address:
 
 
 @functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Read once: it takes tens of milliseconds, of every event loop that would do it."""
+def certificates() -> ssl.SSLContext:
+    """What to trust, of the environment or as httpx ships it.
+
+    Read once: it takes tens of milliseconds, of every event loop that would do it.
+
+    Raises:
+        ConfigurationError: what the environment names cannot be read.
+    """
     try:
         return httpx.create_ssl_context()
     except (OSError, ValueError) as exc:

@@ -1,7 +1,7 @@
 """HTTP to a sidecar: one deadline a call, retries where nothing can be done twice, and a breaker.
 
-Requests go to httpx's transport directly, not through its client: that takes a third less time, and
-the client would write a log line for each of them.
+Permits, which a host app's requests wait for, go by a wire of their own. All else goes to httpx's
+transport directly, not through its client, which would write a log line for each request.
 """
 
 import asyncio
@@ -34,14 +34,13 @@ from partywall.breaker import Call, CircuitBreaker
 from partywall.deadline import within
 from partywall.errors import ConfigurationError, PartywallError, SidecarUnavailable
 from partywall.protocol import PermitsAnswer, PermitsRequest
+from partywall.wire import Wire
 
 ATTEMPTS = 4
 """Of one request, the first included."""
 
-HOT_CONNECTIONS = 8
-"""For permits alone, of which few are in flight: the host's other calls cannot hold them up."""
-
 CONNECTIONS = 100
+"""For all but permits."""
 
 _PERMITS = "/v1/permits"
 _SUBSTITUTE_URL = "http://sidecar"
@@ -130,7 +129,7 @@ class Transport:
         self.sidecar = place.text
         """Where it is, for messages."""
         self._url = place.url
-        self._permits_url = self._to(_PERMITS)
+        permits_url = self._to(_PERMITS)
         self._asked_for_permits = f"POST {_PERMITS} at {place.text}"
         self._headers = [
             (b"Host", place.url.netloc),
@@ -141,9 +140,14 @@ class Transport:
         self._breaker = CircuitBreaker(place.text, clock=clock)
         self._backoff = backoff
         given = _substitute or transport
-        self._hot = given or address.connect(place, HOT_CONNECTIONS)
         self._others = given or address.connect(place, CONNECTIONS)
         self._owned = _substitute is None
+        self._wire = None if given else Wire(place, permits_url.raw_path, self._headers)
+        self._post = (
+            self._wire.post
+            if self._wire is not None
+            else functools.partial(self._exchange, "POST", permits_url)
+        )
 
     async def permits(self, request: PermitsRequest) -> PermitsAnswer:
         """`POST /v1/permits`, under the deadline; fails at once while the sidecar is away.
@@ -217,21 +221,21 @@ class Transport:
 
     async def aclose(self) -> None:
         """Closes its connections."""
+        if self._wire is not None:
+            await self._wire.aclose()
         if self._owned:
-            await self._hot.aclose()
-            if self._others is not self._hot:
-                await self._others.aclose()
+            await self._others.aclose()
 
     def _to(self, path: str, query: Mapping[str, str] | None = None) -> httpx.URL:
         return httpx.URL(f"{self._url}".rstrip("/") + path, params=query)
 
     async def _permits_reply(self, content: bytes) -> Reply:
         try:
-            return await self._exchange(self._hot, "POST", self._permits_url, content)
+            return await self._post(content)
         except NOTHING_SENT:
             raise  # refused: it would be again
         except httpx.TransportError:
-            return await self._exchange(self._hot, "POST", self._permits_url, content)
+            return await self._post(content)
 
     async def _tried(
         self, method: str, url: httpx.URL, content: bytes, idempotent: bool, until: float
@@ -239,7 +243,7 @@ class Transport:
         """The answer, or the last failure when there is no more time or no more attempt."""
         for failures in range(1, ATTEMPTS):
             try:
-                reply = await self._exchange(self._others, method, url, content)
+                reply = await self._exchange(method, url, content)
             except DRIVER_ERRORS as exc:
                 if not idempotent and not isinstance(exc, NOTHING_SENT):
                     raise
@@ -253,16 +257,14 @@ class Transport:
                 if not _fits(pause, until):
                     return reply
             await self._backoff.sleep(pause)
-        return await self._exchange(self._others, method, url, content)
+        return await self._exchange(method, url, content)
 
-    async def _exchange(
-        self, by: httpx.AsyncBaseTransport, method: str, url: httpx.URL, content: bytes
-    ) -> Reply:
+    async def _exchange(self, method: str, url: httpx.URL, content: bytes) -> Reply:
         headers = self._headers
         if content:
             headers = [*headers, (b"Content-Length", b"%d" % len(content))]
         request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content))
-        response = await by.handle_async_request(request)
+        response = await self._others.handle_async_request(request)
         try:
             # Raw: none was asked for in another encoding, and that costs less than httpx's reading.
             body = b"".join([chunk async for chunk in response.stream])  # type: ignore[union-attr] # an async transport's
