@@ -70,6 +70,22 @@ async def test_a_restart_between_two_calls_fails_none(
     await asyncio.gather(*(own_ledger.put_tenant(f"t{n}", tier="t", actor="x") for n in range(8)))
 
 
+async def test_look_ups_on_their_own_connection_get_over_a_restart_too(
+    own_postgres: PostgresServer, own_ledger: Ledger
+) -> None:
+    assert await own_ledger.load_many(["acme"])
+    own_postgres.stop()
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            await own_ledger.load_many(["acme"])
+    own_postgres.start()
+    assert await own_ledger.load_many(["acme"])
+    own_postgres.stop()
+    own_postgres.start()
+    found = await asyncio.gather(*(own_ledger.load_many(["acme"]) for _ in range(8)))
+    assert all("acme" in one for one in found)
+
+
 async def test_a_killed_server_keeps_what_was_acknowledged(
     own_postgres: PostgresServer, own_ledger: Ledger
 ) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from partywall_service.ledger import DomainTaken, Ledger
 
@@ -199,7 +199,7 @@ async def test_tiers_that_the_policy_lacks_are_counted(ledger: Ledger) -> None:
 
 
 async def test_many_are_loaded_with_their_overrides_by_one_statement(
-    ledger: Ledger, ledger_engine: AsyncEngine
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.gather(*(put(ledger, f"t{n}", domains=[f"{n}.example"]) for n in range(60)))
     soon = datetime.now(UTC) + timedelta(hours=1)
@@ -213,12 +213,15 @@ async def test_many_are_loaded_with_their_overrides_by_one_statement(
     await ledger.put_override(
         "t8", "limits", "requests", 1, expires_at=past, reason="", author="ops"
     )
-    statements: list[str] = []
+    await ledger.load_many([])  # it has a connection from here on
+    statements: list[object] = []
+    execute = psycopg.AsyncCursor.execute
 
-    @event.listens_for(ledger_engine.sync_engine, "before_cursor_execute")
-    def count(*arguments: object) -> None:
-        statements.append(str(arguments[2]))
+    async def count(cursor: Any, statement: Any, *rest: Any, **options: Any) -> Any:
+        statements.append(statement)
+        return await execute(cursor, statement, *rest, **options)
 
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", count)
     loaded = await ledger.load_many([f"t{n}" for n in range(100)])
     assert len(statements) == 1
     assert set(loaded) == {f"t{n}" for n in range(60)}
@@ -227,6 +230,7 @@ async def test_many_are_loaded_with_their_overrides_by_one_statement(
     assert set(loaded["t7"][1]) == {exact, lasting}
     assert loaded["t8"][1] == ()
     assert await ledger.load_many([]) == {}
+    assert len(statements) > 1  # they were counted
 
 
 @pytest.mark.parametrize("text", UNSTORABLE)

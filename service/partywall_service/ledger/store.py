@@ -4,11 +4,15 @@ Each subject has its own file (tenants, overrides, tokens, audit); here is what 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+from psycopg import Error
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from partywall_service.ledger.audit import Audit
 from partywall_service.ledger.base import any_of
+from partywall_service.ledger.lookups import Lookups
 from partywall_service.ledger.overrides import Overrides, aggregated, from_json
 from partywall_service.ledger.records import OverrideRecord, TenantRecord
 from partywall_service.ledger.tables import tenants
@@ -26,6 +30,10 @@ class Ledger(Tenants, Overrides, Tokens, Audit):
     PostgreSQL cannot store.
     """
 
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self._lookups = Lookups(engine, _LOAD)
+
     async def load_many(
         self, tenants: Sequence[str]
     ) -> dict[str, tuple[TenantRecord, tuple[OverrideRecord, ...]]]:
@@ -33,8 +41,14 @@ class Ledger(Tenants, Overrides, Tokens, Audit):
 
         What the sidecar's cache reads through: a flood of tenants it has not seen comes here.
         """
-        async with self._reading() as connection:
-            rows = (await connection.execute(_LOAD, {"ids": list(tenants)})).all()
+        asked = {"ids": list(tenants)}
+        rows: Sequence[Sequence[Any]]
+        try:
+            rows = await self._lookups.rows(asked)
+        except Error:
+            # PostgreSQL may have been restarted, which the pool finds out by itself.
+            async with self._reading() as connection:
+                rows = (await connection.execute(_LOAD, asked)).all()
         return {row[0]: (tenant_record(row[:-1]), from_json(row[0], row[-1])) for row in rows}
 
     async def ping(self) -> None:
