@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 from sqlalchemy import text
@@ -90,8 +90,16 @@ class Opened:
 
     async def __call__(self, **options: object) -> TenantPools:
         return await self.stack.enter_async_context(
-            TenantPools(self.shop.url, **options)  # type: ignore[arg-type] - as each test has it
+            TenantPools(self.shop.url, **{"timeout": None, **options})  # type: ignore[arg-type] - as each test has it
         )
+
+
+@contextmanager
+def impatient(pools: TenantPools, seconds: float) -> Iterator[None]:
+    """For the checkouts that are to fail alone: opening a connection may take longer than that."""
+    patient, pools._timeout = pools._timeout, seconds
+    yield
+    pools._timeout = patient
 
 
 async def seen(turns: int = 5) -> None:
@@ -103,7 +111,7 @@ async def seen(turns: int = 5) -> None:
 async def test_a_tenant_has_no_more_than_its_cap_and_its_neighbour_need_not_wait(
     opened: Opened, street: Street
 ) -> None:
-    pools = await opened(size=3, per_tenant=2, timeout=None)
+    pools = await opened(size=3, per_tenant=2)
     await street.hold(pools, "hog", 2)
     street.come(pools, "hog", 1_000)
     await street.hold(pools, "small")
@@ -117,7 +125,7 @@ async def test_a_tenant_has_no_more_than_its_cap_and_its_neighbour_need_not_wait
 async def test_a_tenant_that_hogs_every_connection_delays_another_by_one_of_its_queries(
     opened: Opened, street: Street
 ) -> None:
-    pools = await opened(size=2, per_tenant=2, timeout=None)
+    pools = await opened(size=2, per_tenant=2)
     first, second = await street.hold(pools, "hog", 2)
     crowd = street.come(pools, "hog", 200)
     (small,) = street.come(pools, "small")
@@ -135,15 +143,13 @@ async def test_a_tenant_that_hogs_every_connection_delays_another_by_one_of_its_
 
 
 async def test_the_cap_may_depend_on_the_tenants_tier(opened: Opened, street: Street) -> None:
-    pools = await opened(
-        size=5, per_tenant=lambda tenant: 3 if tenant.tier == "pro" else 1, timeout=0.05
-    )
+    pools = await opened(size=5, per_tenant=lambda tenant: 3 if tenant.tier == "pro" else 1)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(pools.connection(Tenant("big", "pro")))
         await stack.enter_async_context(pools.connection(Tenant("tiny", "free")))
         for full in (Tenant("big", "pro"), Tenant("tiny", "free")):
-            with pytest.raises(PoolTimeout):
+            with impatient(pools, 0.02), pytest.raises(PoolTimeout):
                 await stack.enter_async_context(pools.connection(full))
         assert pools.stats().shared == PoolUse(5, 4, 0)
 
@@ -163,9 +169,9 @@ async def test_a_callable_that_gives_no_cap_is_an_error_of_its_caller_alone(
 async def test_who_waits_too_long_is_told_why_and_leaves_nothing_behind(
     opened: Opened, street: Street
 ) -> None:
-    pools = await opened(size=1, per_tenant=1, timeout=0.05)
+    pools = await opened(size=1, per_tenant=1)
     (holder,) = await street.hold(pools, "acme")
-    with pytest.raises(PoolTimeout) as caught:
+    with impatient(pools, 0.05), pytest.raises(PoolTimeout) as caught:
         await pools.connection("small").__aenter__()
     assert (caught.value.tenant, caught.value.seconds) == ("small", 0.05)
     assert str(caught.value) == (
@@ -191,7 +197,7 @@ async def test_a_connection_that_cannot_be_opened_leaves_its_slot(opened: Opened
 async def test_cancelled_anywhere_no_slot_and_no_connection_is_lost(
     opened: Opened, street: Street, shop: Shop
 ) -> None:
-    pools = await opened(size=2, per_tenant=2, timeout=None)
+    pools = await opened(size=2, per_tenant=2)
     cancelled: list[asyncio.Task[None]] = []
 
     async def work(tenant: str) -> None:
@@ -216,7 +222,7 @@ async def test_cancelled_anywhere_no_slot_and_no_connection_is_lost(
 async def test_cancelled_twice_while_giving_back_no_slot_is_lost(
     opened: Opened, street: Street
 ) -> None:
-    pools = await opened(size=1, per_tenant=1, timeout=None)
+    pools = await opened(size=1, per_tenant=1)
     (holder,) = await street.hold(pools, "acme")
     holder.task.cancel()
     while pools.stats().tenants and not holder.task.done():
@@ -241,7 +247,7 @@ async def test_pg_stat_activity_names_the_tenant_of_each_connection_in_use(
 async def test_a_promoted_tenants_next_checkouts_and_waiters_go_to_its_own_pool(
     opened: Opened, street: Street
 ) -> None:
-    pools = await opened(size=2, per_tenant=1, timeout=None)
+    pools = await opened(size=2, per_tenant=1)
     (running,) = await street.hold(pools, "acme")
     waiting = street.come(pools, "acme", 2)
     await seen()
@@ -260,7 +266,7 @@ async def test_a_promoted_tenants_next_checkouts_and_waiters_go_to_its_own_pool(
 async def test_a_demoted_tenants_running_ones_finish_and_then_its_pool_is_closed(
     opened: Opened, street: Street, shop: Shop
 ) -> None:
-    pools = await opened(size=2, per_tenant=2, timeout=None, dedicated={"acme": 1})
+    pools = await opened(size=2, per_tenant=2, dedicated={"acme": 1})
     (running,) = await street.hold(pools, "acme")
     (waiting,) = street.come(pools, "acme")
     await seen()
@@ -281,7 +287,7 @@ async def test_a_demoted_tenants_running_ones_finish_and_then_its_pool_is_closed
 async def test_promoted_to_another_size_a_tenant_has_a_new_pool(
     opened: Opened, street: Street, shop: Shop
 ) -> None:
-    pools = await opened(dedicated={"acme": 1}, timeout=None)
+    pools = await opened(dedicated={"acme": 1})
     (running,) = await street.hold(pools, "acme")
     (waiting,) = street.come(pools, "acme")
     pools.promote("acme", 1)

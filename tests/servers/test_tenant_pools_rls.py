@@ -55,7 +55,7 @@ async def engine(shop: Shop) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def pools(engine: AsyncEngine, shop: Shop) -> AsyncIterator[TenantPools]:
-    async with TenantPools(engine, size=1, per_tenant=1, role=shop.role) as pools:
+    async with TenantPools(engine, size=1, per_tenant=1, role=shop.role, timeout=None) as pools:
         yield pools
 
 
