@@ -21,6 +21,8 @@ from partywall.errors import (
     Unauthenticated,
     UnexpectedAnswer,
     UnknownLimit,
+    UnknownReservation,
+    UnknownResource,
     UnknownTenant,
 )
 
@@ -45,6 +47,8 @@ _BY_SLUG: Mapping[str, type[SidecarError]] = {
     "forbidden": Forbidden,
     "unknown-tenant": UnknownTenant,
     "unknown-limit": UnknownLimit,
+    "unknown-resource": UnknownResource,
+    "unknown-reservation": UnknownReservation,
     "internal": SidecarError,
 }
 

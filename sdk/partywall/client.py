@@ -1,10 +1,10 @@
-"""The async client: checks and tenants."""
+"""The async client: checks, quotas and tenants."""
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self, get_args
+from typing import NamedTuple, Self, TypeVar, get_args
 from urllib.parse import quote
 
 import httpx
@@ -15,6 +15,8 @@ from partywall.decision import Decision
 from partywall.errors import ConfigurationError, SidecarUnavailable, UnknownLimit, UnknownTenant
 from partywall.outage import OnOutage
 from partywall.permits import Permits
+from partywall.quotas.hooks import CrossingHook
+from partywall.quotas.methods import QuotaMethods
 from partywall.records import (
     Check,
     CheckLike,
@@ -30,6 +32,8 @@ from partywall.transport import Transport, checked_token, positive, substituted
 
 DOMAIN_LOOKUP_SECONDS = 1.0
 """A domain is looked up on a request's way, so it does not get the time of an admin's call."""
+
+T = TypeVar("T")
 
 _decision = msgspec.json.Decoder(Decision)
 _decisions = msgspec.json.Decoder(list[Decision])
@@ -50,7 +54,7 @@ class _Session(NamedTuple):
         await self.transport.aclose()
 
 
-class Partywall:
+class Partywall(QuotaMethods):
     """A sidecar's client, for any number of tasks; close it, or use it in an `async with`.
 
     Connections and leased permits belong to an event loop; they are made at the first use on each,
@@ -65,6 +69,7 @@ class Partywall:
         timeout: seconds that any other call may take, with its retries.
         on_outage: what decides checks while no sidecar does: `local`, `open` or `closed`.
         transport: what to send with, in place of connections of its own.
+        on_crossing: the first hook of `on_crossing`.
 
     Raises:
         ConfigurationError: an argument cannot be. What the environment lacks shows at the first
@@ -80,7 +85,9 @@ class Partywall:
         timeout: float = 10.0,
         on_outage: OnOutage = "local",
         transport: httpx.AsyncBaseTransport | None = None,
+        on_crossing: CrossingHook | None = None,
     ) -> None:
+        super().__init__(on_crossing)
         if on_outage not in get_args(OnOutage):
             raise ConfigurationError(
                 f"expected on_outage to be one of {', '.join(get_args(OnOutage))}; "
@@ -254,6 +261,25 @@ class Partywall:
             timeout=DOMAIN_LOOKUP_SECONDS,
         )
         return page.tenants[0].id if page.tenants else None
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        answer: msgspec.json.Decoder[T],
+        query: Mapping[str, str] | None,
+        body: object,
+        headers: Mapping[str, str] | None,
+    ) -> T:
+        return await self._session().transport.request(
+            method, path, answer, query=query, body=body, headers=headers, idempotent=True
+        )
+
+    async def _finish(self, awaitable: Awaitable[T]) -> T:
+        return await awaitable
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def _session(self) -> _Session:
         session = self._latest

@@ -8,7 +8,8 @@ PartywallError
 │   ├── TenantRefused           the tenant is unknown or suspended
 │   ├── TenantConflict          one request names two tenants
 │   ├── InvalidCredentials      a token was presented that is not valid
-│   └── FeatureMissing          the tenant's tier lacks a feature
+│   ├── FeatureMissing          the tenant's tier lacks a feature
+│   └── QuotaExceeded           a quota has no room for what was to be consumed or reserved
 ├── KeysUnavailable             the keys that a token is checked with could not be fetched
 └── SidecarError                no answer to go by
     ├── SidecarUnavailable      not reachable, not answering in time, or not able to decide (503)
@@ -16,19 +17,23 @@ PartywallError
     ├── Forbidden               the token may not do this (403)
     ├── NotFound                (404)
     │   ├── UnknownTenant
-    │   └── UnknownLimit
+    │   ├── UnknownLimit
+    │   ├── UnknownResource
+    │   └── UnknownReservation
     ├── Conflict                (409)
     ├── InvalidRequest          the sidecar refused what was asked (413, 422)
     └── UnexpectedAnswer        what came back was not Partywall's
 
-A denial is a value (`Decision`, falsy) wherever the caller did not ask for an exception.
+A denial is a value (`Decision` or `QuotaOutcome`, falsy) wherever the caller did not ask for an
+exception.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from partywall.decision import Decision
+    from partywall.quotas.records import QuotaOutcome
 
 
 class PartywallError(Exception):
@@ -111,6 +116,25 @@ class FeatureMissing(Denied):
         self.upgrade = upgrade
 
 
+class QuotaExceeded(Denied):
+    """A quota has no room for what was to be consumed or reserved; nothing was changed.
+
+    Attributes:
+        tenant: its id.
+        denied: the resources that had no room.
+        items: what was asked for, by resource.
+        outcome: the denial, with the quotas as they stood.
+    """
+
+    def __init__(self, outcome: "QuotaOutcome", items: Mapping[str, int]) -> None:
+        said = "; ".join(_without_room(outcome, name, items.get(name)) for name in outcome.denied)
+        super().__init__(f"tenant {outcome.tenant!r} has no room for {said}")
+        self.tenant = outcome.tenant
+        self.denied = outcome.denied
+        self.items = dict(items)
+        self.outcome = outcome
+
+
 class KeysUnavailable(PartywallError):
     """The keys that a token is checked with could not be fetched; answered with 503."""
 
@@ -151,6 +175,14 @@ class UnknownLimit(NotFound):
     """No tier names the limit."""
 
 
+class UnknownResource(NotFound):
+    """No tier names the resource."""
+
+
+class UnknownReservation(NotFound):
+    """There is no such reservation, or it is long over."""
+
+
 class Conflict(SidecarError):
     """What was asked does not go with what is there."""
 
@@ -169,3 +201,14 @@ class InvalidRequest(SidecarError):
 
 class UnexpectedAnswer(SidecarError):
     """What came back was not Partywall's: a proxy's page, perhaps, or another version's."""
+
+
+def _without_room(outcome: "QuotaOutcome", resource: str, asked: int | None) -> str:
+    """What was asked of a resource, and how it stood."""
+    said = repr(resource) if asked is None else f"{asked} of {resource!r}"
+    quota = outcome.find(resource)
+    if quota is None:
+        return said
+    reserved = f" and {quota.reserved} reserved" if quota.reserved else ""
+    limit = "" if quota.limit is None else f" of {quota.limit}"
+    return f"{said}: {quota.used}{limit} used{reserved}"

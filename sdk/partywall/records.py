@@ -89,7 +89,7 @@ def checks_of(asked: list[CheckLike]) -> list[Check]:
         elif isinstance(item, Check):
             check = item
         else:
-            raise _invalid(f"[{place}]", "expected a Check, or (tenant, limit, cost)", item)
+            raise invalid(f"[{place}]", "expected a Check, or (tenant, limit, cost)", item)
         valid_check(check.tenant, check.limit, check.cost, at=f"[{place}].")
         checks.append(check)
     return checks
@@ -103,9 +103,9 @@ def valid_check(tenant: str, limit: str, cost: int, *, at: str = "") -> None:
     """
     valid_tenant(tenant, at=at)
     if not isinstance(limit, str) or LIMIT_PATTERN.fullmatch(limit) is None:
-        raise _invalid(f"{at}limit", _name_of(64, "a limit's name"), limit)
+        raise invalid(f"{at}limit", name_of(64, "a limit's name"), limit)
     if not isinstance(cost, int) or isinstance(cost, bool) or not 1 <= cost <= MAX_AMOUNT:
-        raise _invalid(f"{at}cost", f"expected a whole number from 1 to {MAX_AMOUNT}", cost)
+        raise invalid(f"{at}cost", f"expected a whole number from 1 to {MAX_AMOUNT}", cost)
 
 
 def valid_tenant(tenant: str, *, at: str = "") -> None:
@@ -115,17 +115,19 @@ def valid_tenant(tenant: str, *, at: str = "") -> None:
         InvalidRequest: it is none.
     """
     if not isinstance(tenant, str) or not is_tenant_id(tenant):
-        raise _invalid(f"{at}tenant", _name_of(128, "a tenant's id"), tenant)
+        raise invalid(f"{at}tenant", name_of(128, "a tenant's id"), tenant)
 
 
-def _name_of(longest: int, what: str) -> str:
+def name_of(longest: int, what: str) -> str:
+    """What was expected where a name is none."""
     return (
         f"expected {what}: 1 to {longest} letters, digits, '.', '_' or '-', "
         "the first a letter or digit"
     )
 
 
-def _invalid(field: str, expected: str, got: object) -> InvalidRequest:
+def invalid(field: str, expected: str, got: object) -> InvalidRequest:
+    """The error of one field, raised before anything is sent."""
     shown = ascii(got)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     reason = f"{expected}; got {shown}"

@@ -21,6 +21,8 @@ from partywall.client import Partywall
 from partywall.decision import Decision
 from partywall.errors import PartywallError
 from partywall.outage import OnOutage
+from partywall.quotas.hooks import CrossingHook
+from partywall.quotas.sync import SyncQuotaMethods
 from partywall.records import CheckLike, Status, TenantRecord
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger("partywall")
 
 
-class SyncPartywall:
+class SyncPartywall(SyncQuotaMethods):
     """A sidecar's client for code without an event loop; close it, or use it in a `with`.
 
     For any number of threads. Its own thread starts at the first use, does not keep the process
@@ -42,6 +44,7 @@ class SyncPartywall:
         timeout: see there.
         on_outage: see there.
         transport: see there.
+        on_crossing: see there.
 
     Raises:
         ConfigurationError: an argument cannot be. What the environment lacks shows at the first
@@ -57,7 +60,9 @@ class SyncPartywall:
         timeout: float = 10.0,
         on_outage: OnOutage = "local",
         transport: httpx.AsyncBaseTransport | None = None,
+        on_crossing: CrossingHook | None = None,
     ) -> None:
+        super().__init__(on_crossing)
         self._client = Partywall(
             sidecar,
             token,

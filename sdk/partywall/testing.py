@@ -19,8 +19,15 @@ import httpx
 import msgspec
 
 from partywall._fake.api import answer
-from partywall._fake.core import Core, Refused, SeenCheck, TenantPut
-from partywall._fake.policy import SHIPPED_TIERS, Tiers, read_policy
+from partywall._fake.core import Core, SeenCheck, TenantPut
+from partywall._fake.policy import (
+    SHIPPED_RESOURCES,
+    SHIPPED_TIERS,
+    Resources,
+    Tiers,
+    read_policy,
+)
+from partywall._fake.refused import Refused
 from partywall._fake.windows import MICROSECONDS
 from partywall.errors import ConfigurationError
 from partywall.records import Status, TenantRecord
@@ -39,9 +46,11 @@ class FakeSidecar:
 
     Args:
         tiers: as in quotas.toml: by tier, `limits` (a rate, a list of rates, "unlimited", or a
-            table with `rate` and `enforce`), `features`, `extends`; what stands there of `weight`,
-            `quotas` and `jobs` is ignored. Left out, those of the quotas.toml that Partywall ships.
+            table with `rate` and `enforce`), `quotas` (an amount, a size, "unlimited", or a table
+            with `limit` and `per`), `features`, `extends`; what stands there of `weight` and `jobs`
+            is ignored. Left out, those of the quotas.toml that Partywall ships.
         default_tier: of tenants that were not registered; None refuses them.
+        resources: as in quotas.toml: by resource, `durable` and `thresholds`.
 
     Attributes:
         checks: what was asked so far, oldest first, dry runs left out: `(tenant, limit, cost,
@@ -52,8 +61,16 @@ class FakeSidecar:
         ConfigurationError: the policy cannot be; the message names what.
     """
 
-    def __init__(self, tiers: Tiers = SHIPPED_TIERS, *, default_tier: str | None = "free") -> None:
-        self._core = Core(read_policy(tiers, default_tier))
+    def __init__(
+        self,
+        tiers: Tiers = SHIPPED_TIERS,
+        *,
+        default_tier: str | None = "free",
+        resources: Resources | None = None,
+    ) -> None:
+        if resources is None:
+            resources = SHIPPED_RESOURCES if tiers is SHIPPED_TIERS else {}
+        self._core = Core(read_policy(tiers, default_tier, resources))
         self._lock = threading.Lock()
         self._line = _Line(self._core, self._lock)
         self._substitution: AbstractContextManager[None] | None = None
@@ -64,13 +81,17 @@ class FakeSidecar:
         """One with the tiers of your own quotas.toml.
 
         Raises:
-            ConfigurationError: it cannot be read, or a limit or a feature in it is wrong.
+            ConfigurationError: it cannot be read, or a limit, a quota or a feature in it is wrong.
         """
         try:
             document = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise ConfigurationError(f"{path}: expected a policy in TOML: {exc}") from exc
-        return cls(document.get("tiers", {}), default_tier=document.get("default_tier"))
+        return cls(
+            document.get("tiers", {}),
+            default_tier=document.get("default_tier"),
+            resources=document.get("resources", {}),
+        )
 
     @property
     def now(self) -> float:

@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -46,6 +46,8 @@ _PERMITS = "/v1/permits"
 _SUBSTITUTE_URL = "http://sidecar"
 
 T = TypeVar("T")
+
+_Headers = Sequence[tuple[bytes, bytes]]
 
 _encoder = msgspec.json.Encoder()
 _permits = msgspec.json.Decoder(PermitsAnswer)
@@ -181,6 +183,7 @@ class Transport:
         *,
         query: Mapping[str, str] | None = None,
         body: object = None,
+        headers: Mapping[str, str] | None = None,
         idempotent: bool,
         timeout: float | None = None,  # noqa: ASYNC109 - a shorter one of ours; held below
     ) -> T:
@@ -192,6 +195,7 @@ class Transport:
             answer: reads the body of a success.
             query: parameters.
             body: what is sent as JSON, unless None.
+            headers: further ones, in ASCII.
             idempotent: whether repeating it changes nothing; otherwise it is tried again only if
                 nothing of it was sent.
             timeout: seconds, where it is not the transport's own.
@@ -202,12 +206,13 @@ class Transport:
         url = self._to(path, query)
         asked = f"{method} {path} at {self.sidecar}"
         content = b"" if body is None else _encoder.encode(body)
+        further = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         seconds = min(timeout or self.timeout, self.timeout)
         with self._breaker.enter() as call:
             try:
                 async with within(seconds):
                     until = asyncio.get_running_loop().time() + seconds
-                    reply = await self._tried(method, url, content, idempotent, until)
+                    reply = await self._tried(method, url, content, further, idempotent, until)
             except TimeoutError as exc:
                 # Says nothing about permits: PostgreSQL may be slow, of which they need nothing.
                 raise _late(asked, seconds) from exc
@@ -238,12 +243,18 @@ class Transport:
             return await self._post(content)
 
     async def _tried(
-        self, method: str, url: httpx.URL, content: bytes, idempotent: bool, until: float
+        self,
+        method: str,
+        url: httpx.URL,
+        content: bytes,
+        further: _Headers,
+        idempotent: bool,
+        until: float,
     ) -> Reply:
         """The answer, or the last failure when there is no more time or no more attempt."""
         for failures in range(1, ATTEMPTS):
             try:
-                reply = await self._exchange(method, url, content)
+                reply = await self._exchange(method, url, content, further)
             except DRIVER_ERRORS as exc:
                 if not idempotent and not isinstance(exc, NOTHING_SENT):
                     raise
@@ -257,12 +268,14 @@ class Transport:
                 if not _fits(pause, until):
                     return reply
             await self._backoff.sleep(pause)
-        return await self._exchange(method, url, content)
+        return await self._exchange(method, url, content, further)
 
-    async def _exchange(self, method: str, url: httpx.URL, content: bytes) -> Reply:
-        headers = self._headers
+    async def _exchange(
+        self, method: str, url: httpx.URL, content: bytes, further: _Headers = ()
+    ) -> Reply:
+        headers = [*self._headers, *further]
         if content:
-            headers = [*headers, (b"Content-Length", b"%d" % len(content))]
+            headers.append((b"Content-Length", b"%d" % len(content)))
         request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content))
         response = await self._others.handle_async_request(request)
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from partywall import (
     Partywall,
     PartywallError,
     PartywallMiddleware,
+    QuotaExceeded,
     Rule,
     current_tenant,
 )
@@ -40,6 +42,12 @@ requests = "5/hour"
 exports = ["2/hour", "6/day"]
 trial = { rate = "1/hour", enforce = false }
 
+[tiers.free.quotas]
+users = 5
+storage = "1 KiB"
+api-keys = 0
+emails = { limit = 10, per = "month" }
+
 [tiers.pro]
 extends = "free"
 features = ["analytics"]
@@ -48,8 +56,15 @@ features = ["analytics"]
 requests = ["8/hour", "1000/day"]
 exports = "unlimited"
 
+[tiers.pro.quotas]
+users = 50
+emails = "unlimited"
+
 [tiers.enterprise]
 features = ["analytics", "audit-export"]
+
+[resources.users]
+thresholds = [40, 100]
 """
 
 PATIENT_SECONDS = 30.0
@@ -231,7 +246,115 @@ async def responses(at: Place) -> Told:
     return told
 
 
-STORIES: list[Story] = [checks, many_checks, tenants, faults, responses]
+async def quotas(at: Place) -> Told:
+    """Quotas consumed, released, reserved, set, previewed; keys; and what is refused."""
+    told = Told()
+    await at.pw.put_tenant("q", tier="free")
+    held = await at.pw.reserve("q", users=2, storage=100, ttl=3600)
+    part = await at.pw.reserve("q", users=2, emails=3, ttl=3600)
+    reservations = "/v1/tenants/q/quotas/reservations"
+    quotas = "/v1/tenants/q/quotas"
+    for method, path, body, key in [
+        ("GET", quotas, None, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1, "storage": 1}}, "a"),
+        ("POST", f"{quotas}/consume", {"items": {"storage": 1, "users": 1}}, "a"),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1}}, "a"),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1, "storage": 1}}, "b"),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1, "api-keys": 1}}, None),
+        ("POST", f"{quotas}/reserve", {"items": {"users": 1}, "ttl": 5}, "c"),
+        ("POST", f"{quotas}/release", {"items": {"users": 2}}, "d"),
+        ("POST", f"{reservations}/{part.id}/commit", {"items": {"users": 3}}, None),
+        ("POST", f"{reservations}/{part.id}/commit", {"items": {"emails": 1, "users": 2}}, None),
+        ("POST", f"{reservations}/{part.id}/commit", {"items": {"emails": 1, "users": 2}}, None),
+        ("POST", f"{reservations}/{part.id}/commit", {}, None),
+        ("POST", f"{reservations}/{part.id}/cancel", {}, None),
+        ("POST", f"{reservations}/{held.id}/cancel", None, "e"),
+        ("POST", f"{reservations}/{held.id}/cancel", {}, "e"),
+        ("POST", f"{reservations}/{held.id}/commit", None, None),
+        ("POST", f"{reservations}/{held.id}/commit", {"items": {"seats": 1}}, None),
+        ("POST", f"{reservations}/nobodys/commit", {}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1}}, "b"),
+        ("POST", f"{quotas}/consume", {"items": {"users": 2, "emails": 9}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 2, "emails": 8}}, None),
+        ("POST", f"{quotas}/release", {"items": {"users": 3}}, "d"),
+        ("POST", f"{quotas}/release", {"items": {"users": 4}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1}}, None),
+        ("PUT", f"{quotas}/users", {"used": 9, "reason": "counted"}, None),
+        ("PUT", f"{quotas}/users", {"used": 9}, None),
+        ("PUT", f"{quotas}/users", {"used": 1, "if_version": 1}, None),
+        ("PUT", f"{quotas}/users", {"used": 7, "reason": "counted"}, "f"),
+        ("PUT", f"{quotas}/users", {"used": 7, "reason": "counted"}, "f"),
+        ("PUT", f"{quotas}/seats", {"used": 7}, None),
+        ("PUT", f"{quotas}/users", {"used": -1}, None),
+        ("PUT", f"{quotas}/users", {}, None),
+        ("GET", quotas, None, None),
+        ("GET", "/v1/tenants/q/ledger", None, None),
+        ("GET", "/v1/tenants/q/ledger?resource=emails&page_size=1", None, None),
+        ("GET", "/v1/tenants/q/ledger?resource=api-keys", None, None),
+        ("GET", "/v1/tenants/q/ledger?resource=seats", None, None),
+        ("GET", "/v1/tenants/q/preview?tier=pro", None, None),
+        ("GET", "/v1/tenants/q/preview?tier=enterprise", None, None),
+        ("GET", "/v1/tenants/q/preview?tier=free", None, None),
+        ("GET", "/v1/tenants/q/preview?tier=gold", None, None),
+        ("GET", "/v1/tenants/unregistered/quotas", None, None),
+        ("GET", "/v1/tenants/-/quotas", None, None),
+        ("POST", f"{quotas}/consume", {"items": {}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 0}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1.5}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"storage": 1, "users": "1"}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"seats": 1}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"a b": 1}}, None),
+        ("POST", f"{quotas}/consume", {"items": {"users": 1}, "more": 1}, None),
+        ("POST", f"{quotas}/consume", {}, None),
+        ("POST", f"{quotas}/reserve", {"items": {"users": 1}, "ttl": 0}, None),
+    ]:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        note_answer(told, await at.http.request(method, path, json=body, headers=headers))
+    await at.pw.put_tenant("q", tier="pro")
+    note_answer(told, await at.http.get("/v1/tenants/q/preview?tier=free"))
+    return told
+
+
+async def quotas_by_the_client(at: Place) -> Told:
+    """What a host app's own code gets: values, errors, reports, crossings."""
+    told = Told()
+    at.pw.on_crossing(told.facts.append)
+    await at.pw.put_tenant("c", tier="free")
+    for call in [
+        lambda: at.pw.consume("c", {"api-keys": 1}, users=1),
+        lambda: at.pw.consume("c", users=2, storage=1024),
+        lambda: at.pw.release("c", users=3),
+        lambda: at.pw.consume("c", seats=1),
+        lambda: at.pw.quota("c", "users"),
+        lambda: at.pw.set_quota("c", "users", 1, if_version=9),
+        lambda: at.pw.preview("c", "enterprise"),
+    ]:
+        try:
+            told.facts.append(shape(msgspec.to_builtins(await call())))
+        except PartywallError as exc:
+            told.facts.append(type(exc).__name__)
+            if isinstance(exc, QuotaExceeded):
+                told.facts.append((str(exc), exc.denied))
+    async with at.pw.reserve("c", users=3) as reservation:
+        told.facts.append((await at.pw.quota("c", "users")).reserved)
+        await reservation.commit(users=2)
+    told.facts += await at.pw.reconcile("c", users=lambda: 5, storage=lambda: 1024)
+    told.facts += [
+        (entry.resource, entry.operation, entry.delta, entry.used)
+        async for entry in at.pw.ledger("c")
+    ]
+    return told
+
+
+STORIES: list[Story] = [
+    checks,
+    many_checks,
+    tenants,
+    faults,
+    responses,
+    quotas,
+    quotas_by_the_client,
+]
 
 
 async def test_the_fake_sidecar_tells_every_story_as_the_real_one_does(
@@ -282,11 +405,14 @@ def note(told: Told, decision: Decision) -> None:
     told.times += [(window.reset_after, window.window) for window in decision.windows]
 
 
-TIMES = {"reset_after", "retry_after", "created_at", "updated_at", "seconds"}
+TIMES = {
+    *("reset_after", "retry_after", "created_at", "updated_at", "seconds"),
+    *("at", "expires_at", "resets_at", "crossed_at"),
+}
 """Fields of answers that are compared by their being there."""
 
-SAID = {"detail", "reason"}
-"""Fields that are for people, of which each may have its own."""
+SAID = {"detail", "reason", "actor", "reservation", "next_cursor"}
+"""Fields that are for people, or opaque, of which each may have its own."""
 
 
 def note_answer(told: Told, answer: httpx.Response) -> None:
@@ -308,7 +434,7 @@ def note_answer(told: Told, answer: httpx.Response) -> None:
 
 def shape(document: Any) -> Any:
     """A document without what may differ."""
-    if isinstance(document, list):
+    if isinstance(document, list | tuple):
         return [shape(one) for one in document]
     if not isinstance(document, dict):
         return document

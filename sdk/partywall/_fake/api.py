@@ -2,19 +2,23 @@
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
 from urllib.parse import unquote
 
 import httpx
 import msgspec
 
-from partywall._fake.core import CheckRequest, Core, Refused, TenantPut
+from partywall._fake.bodies import read
+from partywall._fake.core import CheckRequest, Core, TenantPut
+from partywall._fake.quota_api import quota_answer
+from partywall._fake.refused import Refused
 from partywall.protocol import MAX_ITEMS, PermitsAnswer, PermitsRequest
 from partywall.records import TenantRecord
 
 _PROBLEMS = {
     "unknown-tenant": (404, "No such tenant"),
     "unknown-limit": (404, "No tier names this limit"),
+    "unknown-resource": (404, "No tier names this resource"),
+    "unknown-reservation": (404, "No such reservation"),
     "not-found": (404, "Nothing here"),
     "method-not-allowed": (405, "Not this method"),
     "conflict": (409, "It conflicts with what is there"),
@@ -22,12 +26,8 @@ _PROBLEMS = {
     "invalid-request": (422, "The request is not understood"),
 }
 
-_MEMBER_FAULT = re.compile("Object (?:missing required|contains unknown) field `(.*)`")
-
 _encode = msgspec.json.encode
 _TENANTS = "/v1/tenants"
-
-T = TypeVar("T")
 
 
 class _Tenants(msgspec.Struct):
@@ -55,12 +55,15 @@ def _answer(core: Core, request: httpx.Request, body: bytes) -> httpx.Response:
         _allow(request, "GET")
         return _json(200, _list_tenants(core, request.url.params))
     if path.startswith(f"{_TENANTS}/"):
-        return _tenant(core, request.method, unquote(path.removeprefix(f"{_TENANTS}/")), body)
+        tenant, *further = path.removeprefix(f"{_TENANTS}/").split("/")
+        if further:
+            return _json(200, quota_answer(core, unquote(tenant), further, request, body))
+        return _tenant(core, request.method, unquote(tenant), body)
     raise Refused("not-found", f"the fake sidecar has no {path}")
 
 
 def _check(core: Core, body: bytes) -> object:
-    decision = core.check(_read(body, CheckRequest))
+    decision = core.check(read(body, CheckRequest))
     if decision.reason == "unknown-tenant":
         raise Refused("unknown-tenant", f"no tenant {decision.tenant!r} is registered")
     if decision.reason == "unknown-limit":
@@ -69,14 +72,14 @@ def _check(core: Core, body: bytes) -> object:
 
 
 def _checks(core: Core, body: bytes) -> object:
-    asked = _read(body, list[CheckRequest])
+    asked = read(body, list[CheckRequest])
     if len(asked) > MAX_ITEMS:
         raise Refused("too-large", f"expected at most {MAX_ITEMS} checks; got {len(asked)}")
     return [core.check(one) for one in asked]
 
 
 def _permits(core: Core, body: bytes) -> object:
-    permits = [core.lease(ask) for ask in _read(body, PermitsRequest).asks]
+    permits = [core.lease(ask) for ask in read(body, PermitsRequest).asks]
     tiers = {permit.tier for permit in permits if permit.tier is not None}
     return PermitsAnswer(permits, {tier: core.policy.facts(tier) for tier in tiers})
 
@@ -104,7 +107,7 @@ def _list_tenants(core: Core, params: httpx.QueryParams) -> _Tenants:
 def _tenant(core: Core, method: str, tenant: str, body: bytes) -> httpx.Response:
     if method == "PUT":
         try:
-            put = _read(body, TenantPut)
+            put = read(body, TenantPut)
         except Refused as exc:  # the real one's other reader writes a place in a list so
             field = re.sub(r"\[(\d+)\]", r".\1", exc.field or "")
             raise Refused(exc.slug, exc.detail, field) from exc
@@ -120,26 +123,6 @@ def _tenant(core: Core, method: str, tenant: str, body: bytes) -> httpx.Response
 def _allow(request: httpx.Request, method: str) -> None:
     if request.method != method:
         raise Refused("method-not-allowed", f"{request.url.path} takes {method}")
-
-
-def _read(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as exc:
-        raise Refused("invalid-request", *_fault(str(exc))) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise Refused("invalid-request", f"expected JSON: {exc}", "body") from exc
-
-
-def _fault(said: str) -> tuple[str, str]:
-    """What is wrong, and the field that msgspec says it of."""
-    reason, at, path = said.rpartition(" - at `$")
-    if not at:
-        reason, path = said, ""
-    names = [path.rstrip("`").lstrip(".")]
-    if member := _MEMBER_FAULT.match(reason):
-        names.append(member[1])
-    return reason, ".".join(filter(None, names)) or "body"
 
 
 def _json(status: int, document: object) -> httpx.Response:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from partywall._fake.book import Book
 from partywall._fake.policy import Limit, Policy, Tier
+from partywall._fake.refused import Refused
 from partywall._fake.windows import MICROSECONDS, Windows
 from partywall.decision import Decision, Reason, Window
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Ask, Permit
@@ -54,22 +56,6 @@ class TenantPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Status | None = None
 
 
-class Refused(Exception):
-    """An error answer: a problem of this slug.
-
-    Attributes:
-        slug: as in docs/contract.md section 4.
-        detail: for people.
-        field: of the body, for `invalid-request`.
-    """
-
-    def __init__(self, slug: str, detail: str, field: str | None = None) -> None:
-        super().__init__(detail)
-        self.slug = slug
-        self.detail = detail
-        self.field = field
-
-
 class SeenCheck(NamedTuple):
     """A check that reached the fake sidecar; it equals a plain tuple of the same.
 
@@ -106,11 +92,13 @@ class _Verdict(NamedTuple):
 
 
 class Core:
-    """Tenants, windows and the clock.
+    """Tenants, windows, quotas and the clock.
 
     Attributes:
         policy: whose tiers there are.
         tenants: those registered, by id.
+        books: the quotas of each tenant that used any, by id.
+        answers: what idempotency keys were answered, by method, path and key.
         checks: what was asked, oldest first.
         now: in microseconds since the epoch.
     """
@@ -118,10 +106,18 @@ class Core:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.tenants: dict[str, TenantRecord] = {}
+        self.books: dict[str, Book] = {}
+        self.answers: dict[tuple[str, str, str], Any] = {}
         self.checks: list[SeenCheck] = []
         self.now = round(START.timestamp()) * MICROSECONDS
         self._windows = Windows()
         self._denied_until: dict[tuple[str, str], int] = {}
+
+    def tier_of(self, tenant: str) -> Tier | None:
+        """The tier that applies to a tenant; None to one that is unknown."""
+        record = self.tenants.get(tenant)
+        name = self.policy.default_tier if record is None else record.tier
+        return None if name is None else self.policy.tiers[name]
 
     def deny(self, tenant: str, limit: str, seconds: float) -> None:
         """Denies whatever a tenant asks of a limit, for so long."""
@@ -226,10 +222,9 @@ class Core:
 
     def _judge(self, tenant: str, limit: str, cost: int) -> _Verdict:
         record = self.tenants.get(tenant)
-        tier_name = self.policy.default_tier if record is None else record.tier
-        if tier_name is None:
+        tier = self.tier_of(tenant)
+        if tier is None:
             return _Verdict(None, Limit(), (), "unknown-tenant", None)
-        tier = self.policy.tiers[tier_name]
         its = tier.limits.get(limit)
         if its is None:
             return _Verdict(tier, Limit(), (), "unknown-limit", None)

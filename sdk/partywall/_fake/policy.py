@@ -1,31 +1,73 @@
-"""The fake sidecar's policy: what quotas.toml says of limits and features."""
+"""The fake sidecar's policy: what quotas.toml says of limits, quotas and features."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from limits import parse_many
 
+from partywall._fake.amounts import (
+    Allowance,
+    Resource,
+    known_keys,
+    read_allowance,
+    read_resource,
+    table_of,
+    valid_name,
+)
 from partywall.decision import Window
 from partywall.errors import ConfigurationError
-from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, TierFacts
+from partywall.protocol import MAX_AMOUNT, TierFacts
+from partywall.quotas.records import Period
 
 Tiers = Mapping[str, Mapping[str, object]]
-"""Tables as in quotas.toml, by tier: `limits` and `features`, and `extends`. `weight`, `quotas` and
+"""Tables as in quotas.toml, by tier: `limits`, `quotas` and `features`, and `extends`. `weight` and
 `jobs` may be there, and say nothing here."""
 
+Resources = Mapping[str, Mapping[str, object]]
+"""Tables as in quotas.toml, by resource: `durable` and `thresholds`."""
+
 SHIPPED_TIERS: Tiers = {
-    "free": {"limits": {"requests": "100/minute"}},
+    "free": {
+        "limits": {"requests": "100/minute"},
+        "quotas": {
+            "users": 5,
+            "projects": 3,
+            "api_keys": 2,
+            "storage": "1 GiB",
+            "cache_keys": 100,
+            "emails": {"limit": 500, "per": "month"},
+        },
+    },
     "pro": {
         "limits": {"requests": "1000/minute"},
         "features": ["advanced-analytics"],
+        "quotas": {
+            "users": 50,
+            "projects": 25,
+            "api_keys": 10,
+            "storage": "50 GiB",
+            "cache_keys": 1000,
+            "emails": {"limit": 10000, "per": "month"},
+        },
     },
     "enterprise": {
         "limits": {"requests": "10000/minute"},
         "features": ["advanced-analytics", "audit-export"],
+        "quotas": {
+            "users": "unlimited",
+            "projects": "unlimited",
+            "api_keys": "unlimited",
+            "storage": "unlimited",
+            "cache_keys": 10000,
+            "emails": {"limit": 100000, "per": "month"},
+        },
     },
 }
-"""The limits and features of the quotas.toml that Partywall ships."""
+"""The limits, quotas and features of the quotas.toml that Partywall ships."""
+
+SHIPPED_RESOURCES: Resources = {"cache_keys": {"durable": False}}
+"""What that file says of resources."""
 
 _KEYS = ("extends", "limits", "features", "weight", "quotas", "jobs")
 _LIMIT_KEYS = ("rate", "enforce", "on_outage")
@@ -48,11 +90,12 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier: `limits` has every name that some tier gives."""
+    """A tier: `limits` and `quotas` have every name that some tier gives."""
 
     name: str
     features: tuple[str, ...]
     limits: Mapping[str, Limit]
+    quotas: Mapping[str, Allowance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +104,7 @@ class Policy:
 
     tiers: Mapping[str, Tier]
     default_tier: str | None
+    resources: Mapping[str, Resource]
 
     def facts(self, tier: str) -> TierFacts:
         """What an SDK is told of a tier."""
@@ -88,13 +132,21 @@ class Policy:
         return [self.tiers[name] for name in names[names.index(tier) + 1 :]]
 
 
-def read_policy(tiers: object, default_tier: object) -> Policy:
+class _Draft(NamedTuple):
+    """What a tier says, with what it extends."""
+
+    limits: dict[str, Limit]
+    quotas: dict[str, Allowance]
+    features: tuple[str, ...]
+
+
+def read_policy(tiers: object, default_tier: object, resources: object) -> Policy:
     """The policy that the tables describe.
 
     Raises:
         ConfigurationError: something in them cannot be; the message names it.
     """
-    tables = _table("tiers", tiers)
+    tables = table_of("tiers", tiers)
     if not tables:
         raise ConfigurationError("tiers: expected at least one tier; got none")
     if default_tier is not None and default_tier not in tables:
@@ -102,25 +154,68 @@ def read_policy(tiers: object, default_tier: object) -> Policy:
             f"default_tier: expected one of {', '.join(tables)}, or None; got {default_tier!r}"
         )
     drafts = {name: _draft(name, tables, ()) for name in tables}
-    names = list(dict.fromkeys(name for limits, _ in drafts.values() for name in limits))
+    limits = list(dict.fromkeys(name for draft in drafts.values() for name in draft.limits))
+    quotas = _unlimited(drafts.values())
     return Policy(
         {
-            tier: Tier(tier, features, {name: limits.get(name, Limit()) for name in names})
-            for tier, (limits, features) in drafts.items()
+            tier: Tier(
+                tier,
+                draft.features,
+                {name: draft.limits.get(name, Limit()) for name in limits},
+                {name: _timed(draft.quotas.get(name), lifted) for name, lifted in quotas.items()},
+            )
+            for tier, draft in drafts.items()
         },
         None if default_tier is None else str(default_tier),
+        _resources(resources, list(quotas), drafts.values()),
     )
 
 
-def _draft(
-    name: str, tables: Mapping[str, object], below: tuple[str, ...]
-) -> tuple[dict[str, Limit], tuple[str, ...]]:
-    """The limits and features of a tier, with those of what it extends."""
+def _unlimited(drafts: Iterable[_Draft]) -> dict[str, Allowance]:
+    """Every resource, unlimited, and in the period that the tiers agree on."""
+    pers: dict[str, set[Period]] = {}
+    for draft in drafts:
+        for name, quota in draft.quotas.items():
+            known = pers.setdefault(name, set())
+            if quota.per is not None:
+                known.add(quota.per)
+    return {
+        name: Allowance(None, per.pop() if len(per) == 1 else None) for name, per in pers.items()
+    }
+
+
+def _timed(quota: Allowance | None, lifted: Allowance) -> Allowance:
+    """A quota without a period is counted by that of the other tiers."""
+    return lifted if quota is None else replace(quota, per=quota.per or lifted.per)
+
+
+def _resources(
+    written: object, known: Sequence[str], drafts: Iterable[_Draft]
+) -> dict[str, Resource]:
+    tables = table_of("resources", written)
+    for name in tables:
+        if name not in known:
+            raise ConfigurationError(
+                f"resources.{name}: no tier has a quota of it; expected one of "
+                f"{', '.join(known) or 'none'}"
+            )
+    # One size makes it bytes everywhere: other tiers' plain numbers are then bytes too.
+    sizes = {name for draft in drafts for name, one in draft.quotas.items() if one.is_size}
+    return {
+        name: replace(
+            read_resource(f"resources.{name}", tables.get(name, {})),
+            unit="bytes" if name in sizes else "count",
+        )
+        for name in known
+    }
+
+
+def _draft(name: str, tables: Mapping[str, object], below: tuple[str, ...]) -> _Draft:
+    """The limits, quotas and features of a tier, with those of what it extends."""
     path = f"tiers.{name}"
-    table = _table(path, tables[name])
-    _known_keys(path, table, _KEYS)
-    limits: dict[str, Limit] = {}
-    features: tuple[str, ...] = ()
+    table = table_of(path, tables[name])
+    known_keys(path, table, _KEYS)
+    draft = _Draft({}, {}, ())
     base = table.get("extends")
     if base is not None:
         others = [other for other in tables if other not in (*below, name)]
@@ -128,24 +223,23 @@ def _draft(
             raise ConfigurationError(
                 f"{path}.extends: expected one of {', '.join(others) or 'no tier'}; got {base!r}"
             )
-        limits, features = _draft(str(base), tables, (*below, name))
-    for limit, written in _table(f"{path}.limits", table.get("limits", {})).items():
-        if not LIMIT_PATTERN.fullmatch(limit):
-            raise ConfigurationError(
-                f"{path}.limits: expected names of 1 to 64 letters, digits, '.', '_' or '-', the "
-                f"first a letter or digit; got {limit!r}"
-            )
-        limits[limit] = _limit(f"{path}.limits.{limit}", written)
+        draft = _draft(str(base), tables, (*below, name))
+    for limit, written in table_of(f"{path}.limits", table.get("limits", {})).items():
+        valid_name(f"{path}.limits", limit)
+        draft.limits[limit] = _limit(f"{path}.limits.{limit}", written)
+    for resource, written in table_of(f"{path}.quotas", table.get("quotas", {})).items():
+        valid_name(f"{path}.quotas", resource)
+        draft.quotas[resource] = read_allowance(f"{path}.quotas.{resource}", written)
     if "features" in table:
-        features = _features(f"{path}.features", table["features"])
-    return limits, features
+        return draft._replace(features=_features(f"{path}.features", table["features"]))
+    return draft
 
 
 def _limit(path: str, written: object) -> Limit:
     if not isinstance(written, Mapping):
         return Limit(_rates(path, written))
-    table = _table(path, written)
-    _known_keys(path, table, _LIMIT_KEYS)
+    table = table_of(path, written)
+    known_keys(path, table, _LIMIT_KEYS)
     enforce = table.get("enforce", True)
     if not isinstance(enforce, bool):
         raise ConfigurationError(f"{path}.enforce: expected true or false; got {enforce!r}")
@@ -180,15 +274,3 @@ def _features(path: str, written: object) -> tuple[str, ...]:
     if not isinstance(written, list | tuple) or not all(isinstance(one, str) for one in written):
         raise ConfigurationError(f"{path}: expected a list of names; got {written!r}")
     return tuple(dict.fromkeys(written))
-
-
-def _table(path: str, value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{path}: expected a table; got {value!r}")
-    return value
-
-
-def _known_keys(path: str, table: Mapping[str, object], known: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in known:
-            raise ConfigurationError(f"{path}: expected {', '.join(known)}; got {key!r}")

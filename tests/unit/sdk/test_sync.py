@@ -26,6 +26,9 @@ from partywall.transport import substitute
 NAMES = {"aclose": "close"}
 """What is called otherwise; every other method has the same name."""
 
+GIVEN = {"ledger": "Iterator[", "reserve": "SyncReservation"}
+"""What gives something of this face's own; everything else gives the same."""
+
 
 def public_methods(kind: type) -> dict[str, Callable[..., Any]]:
     return {
@@ -41,7 +44,12 @@ def test_every_async_method_has_its_synchronous_face() -> None:
     for name, method in asynchronous.items():
         face = synchronous[NAMES.get(name, name)]
         assert not inspect.iscoroutinefunction(face)
-        assert inspect.signature(face) == inspect.signature(method), name
+        expected = inspect.signature(method)
+        if name in GIVEN:
+            assert GIVEN[name] in str(inspect.signature(face).return_annotation)
+            returned = inspect.signature(face).return_annotation
+            expected = expected.replace(return_annotation=returned)
+        assert inspect.signature(face) == expected, name
     assert inspect.signature(SyncPartywall) == inspect.signature(Partywall)
 
 

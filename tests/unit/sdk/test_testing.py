@@ -433,11 +433,35 @@ async def test_the_parts_of_the_api_that_clients_do_not_use_answer_too() -> None
         ({"free": {"limits": {"r": {"enforce": True}}}}, "tiers.free.limits.r.rate: expected a r"),
         ({"free": {"limits": {"r": {"rate": "1/day", "enforce": 1}}}}, "enforce: expected true or"),
         ({"free": {"limits": {"r": {"rates": "1/day"}}}}, "limits.r: expected rate, enforce, on_"),
+        ({"free": {"quotas": 5}}, "tiers.free.quotas: expected a table; got 5"),
+        ({"free": {"quotas": {"a b": 1}}}, "tiers.free.quotas: expected names of 1 to 64"),
+        ({"free": {"quotas": {"u": -2}}}, "tiers.free.quotas.u: expected a whole number from 0"),
+        ({"free": {"quotas": {"u": "1 XB"}}}, "or \"unlimited\"; got '1 XB'"),
+        ({"free": {"quotas": {"u": "0.5 B"}}}, "quotas.u: expected a whole number"),
+        ({"free": {"quotas": {"u": {"per": "day"}}}}, "quotas.u.limit: expected a whole number"),
+        ({"free": {"quotas": {"u": {"limit": 1, "per": "year"}}}}, "u.per: expected one of day, w"),
+        ({"free": {"quotas": {"u": {"limit": 1, "by": 1}}}}, "u: expected limit, per; got 'by'"),
     ],
 )
 def test_a_policy_that_cannot_be_says_what_was_expected_where(tiers: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         FakeSidecar(tiers)
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        (5, "resources: expected a table; got 5"),
+        ({"seats": {}}, "resources.seats: no tier has a quota of it; expected one of users"),
+        ({"users": {"durable": 1}}, "resources.users.durable: expected true or false; got 1"),
+        ({"users": {"thresholds": 80}}, "resources.users.thresholds: expected up to 10 whole perc"),
+        ({"users": {"thresholds": [90, 80]}}, "ascending; got"),
+        ({"users": {"unit": "B"}}, "resources.users: expected durable, thresholds; got 'unit'"),
+    ],
+)
+def test_a_resource_that_cannot_be_says_what_was_expected_where(resources: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        FakeSidecar({"free": {"quotas": {"users": 1}}}, resources=resources)
 
 
 @pytest.mark.parametrize(
@@ -457,6 +481,7 @@ def test_what_cannot_happen_is_refused(call: Any, said: str) -> None:
 async def test_its_own_tiers_are_those_that_ship() -> None:
     shipped = Path(__file__).parents[3] / "quotas.toml"
     tiers = tomllib.loads(shipped.read_text())["tiers"]
+    quotas = []
     for sidecar in (FakeSidecar(), FakeSidecar.from_toml(shipped)):
         with sidecar:
             async with Partywall() as pw:
@@ -466,6 +491,9 @@ async def test_its_own_tiers_are_those_that_ship() -> None:
                     assert (await pw.check(tier)).windows[0].quota == quota
                     record = await pw.get_tenant(tier)
                     assert list(record.features) == table.get("features", [])
+                    quotas.append(await pw.quotas(tier))
+    assert quotas[:3] == quotas[3:]
+    assert [quota.resource for quota in quotas[0]] == list(tiers["free"]["quotas"])
 
 
 # pytest
