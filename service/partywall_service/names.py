@@ -6,6 +6,9 @@ TENANT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Limits, resources and tiers."""
 
+QUOTA_VERBS = ("consume", "release", "reserve")
+"""No resource can be called so: their paths would be those of the resource."""
+
 EXPECTED_TENANT = (
     "expected a tenant id: 1 to 128 letters, digits, '.', '_' or '-', "
     "beginning with a letter or digit"

@@ -21,6 +21,7 @@ projects = 3
 storage = "1 GiB"
 seats = 50
 emails = { limit = 500, per = "month" }
+cache_keys = 4
 
 [tiers.pro]
 extends = "free"
@@ -29,8 +30,12 @@ quotas = { users = 50, emails = { limit = 5000, per = "month" } }
 [tiers.enterprise.quotas]
 users = "unlimited"
 domains = 7
+
+[resources.cache_keys]
+durable = false
+thresholds = [50]
 """
-RESOURCES = ["users", "projects", "storage", "seats", "emails", "domains"]
+RESOURCES = ["users", "projects", "storage", "seats", "emails", "cache_keys", "domains"]
 KEY = "Idempotency-Key"
 
 
@@ -366,6 +371,14 @@ async def test_a_body_is_no_longer_than_it_can_need(one: httpx.AsyncClient, acme
     problem_of(await post(one, acme, "consume", body), 413, "too-large")
 
 
+@pytest.mark.parametrize("verb", ["consume", "release", "reserve", "reservations/d0/commit"])
+async def test_a_change_is_a_post(one: httpx.AsyncClient, acme: str, verb: str) -> None:
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        answer = await one.request(method, path(acme, f"quotas/{verb}"))
+        problem_of(answer, 405, "method-not-allowed")
+        assert answer.headers["allow"] == "POST"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 20_000, b'{"items":' * 5000])
 async def test_what_is_no_json_is_refused(
     one: httpx.AsyncClient, acme: str, content: bytes
@@ -603,6 +616,23 @@ async def test_the_ledger_comes_in_pages(one: httpx.AsyncClient, acme: str) -> N
     assert rest["next_cursor"] is None
     assert page["entries"] + rest["entries"] == await ledger(one, acme)
     assert [line["used"] for line in await ledger(one, acme, "users")] == [3, 2, 1]
+
+
+async def test_what_is_not_durable_is_counted_beside_the_rest(
+    one: httpx.AsyncClient, other: httpx.AsyncClient, acme: str
+) -> None:
+    answer = await change(one, acme, "consume", cache_keys=1, users=1)
+    assert [quota["used"] for quota in answer["quotas"]] == [1, 1]
+    denied = await change(other, acme, "consume", users=1, cache_keys=4)
+    assert denied["denied"] == ["cache_keys"]
+    assert (await change(other, acme, "consume", users=5, cache_keys=1))["denied"] == ["users"]
+    held = (await change(one, acme, "reserve", users=2, cache_keys=3))["reservation"]
+    assert await used(other, acme, "cache_keys") == (1, 3)
+    await post(other, acme, f"reservations/{held}/commit")
+    assert (await used(one, acme, "users"), await used(one, acme, "cache_keys")) == ((3, 0), (4, 0))
+    assert (await quotas(one, acme))["cache_keys"]["crossed"] == 50
+    assert [line["resource"] for line in await ledger(one, acme)] == ["users", "users"]
+    assert (await one.put(path(acme, "quotas/cache_keys"), json={"used": 0})).json()["used"] == 0
 
 
 async def test_a_deleted_tenant_starts_from_zero(one: httpx.AsyncClient, acme: str) -> None:

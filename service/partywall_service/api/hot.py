@@ -26,13 +26,13 @@ from partywall_service.admission import (
 )
 from partywall_service.api.auth import Authenticator, Principal, presented_token
 from partywall_service.api.hot_quotas import (
-    QUOTA_ROUTES,
     QuotaPath,
     answer_change,
     quota_path,
     quota_problem_of,
 )
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
+from partywall_service.api.quota_bodies import QUOTA_ROUTES
 from partywall_service.api.raw import (
     AUTHZ,
     COMMON,
@@ -96,6 +96,9 @@ _CHECK_ROUTES = (
 HOT_ROUTES = (*_CHECK_ROUTES, *QUOTA_ROUTES)
 
 
+Handler = Callable[[Scope, Receive], Awaitable[Answer]]
+
+
 class HotParts(NamedTuple):
     """What the hot endpoints answer with."""
 
@@ -116,7 +119,7 @@ class HotEndpoints:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._parts: HotParts | None = None
-        self._handlers = {
+        self._handlers: dict[str, Handler] = {
             "/v1/check": self._check,
             "/v1/checks": self._checks,
             "/v1/permits": self._permits,
@@ -133,6 +136,8 @@ class HotEndpoints:
             return
         path = scope["path"]
         handler = self._handlers.get(path)
+        if handler is None and (asked := quota_path(path)) is not None:
+            handler = partial(self._quota, asked)
         if handler is not None:
             if scope["method"] != "POST":
                 answer = problem_answer(
@@ -142,8 +147,6 @@ class HotEndpoints:
                 answer = await self._guarded(handler, scope, receive)
         elif path == AUTHZ or path.startswith(f"{AUTHZ}/"):
             answer = await self._guarded(self._authz, scope, receive)
-        elif scope["method"] == "POST" and (asked := quota_path(path)) is not None:
-            answer = await self._guarded(partial(self._quota, asked), scope, receive)
         else:
             await self._app(scope, receive, send)
             return
@@ -151,7 +154,7 @@ class HotEndpoints:
 
     async def _guarded(
         self,
-        handler: Callable[[Scope, Receive], Awaitable[Answer]],
+        handler: Handler,
         scope: Scope,
         receive: Receive,
     ) -> Answer:

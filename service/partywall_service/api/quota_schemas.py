@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 
-from partywall_service.api.hot_quotas import KEY_HEADER, KEY_MEANS, KEY_PATTERN
+from partywall_service.api.quota_bodies import KEY_HEADER, KEY_MEANS, KEY_PATTERN
 from partywall_service.api.schemas import Reason, Utc
 from partywall_service.policy.model import MAX_AMOUNT, Period, Unit
 from partywall_service.quotas.service import Preview, Standings

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from partywall_service.names import QUOTA_VERBS
 from partywall_service.policy.amounts import is_size, parse_amount, parse_count, parse_rates
 from partywall_service.policy.errors import PolicyError, PolicyFault
 from partywall_service.policy.model import (
@@ -181,6 +182,9 @@ class _Reader(Walk):
         quotas = join(path, "quotas")
         for name, written in self.named(quotas, self.table(quotas, table.get("quotas", {}))):
             self._resource_names[name] = None
+            if name in QUOTA_VERBS:
+                reason = f"expected another name; {name} is what the API does with quotas"
+                self.fault(join(quotas, name), reason)
             quota = self._quota(name, join(quotas, name), written)
             if quota is not None:
                 draft.quotas[name] = quota
