@@ -316,7 +316,7 @@ class Quotas:
             outcome = await change_both(
                 placed(operation, BOTH), durable, self._durably, self._volatile.apply
             )
-        self._count(tier, type(what).__name__.lower(), _said(outcome))
+        self._count(tier, _called(what), _said(outcome))
         return outcome
 
     async def _durably(self, operation: Operation) -> Outcome:
@@ -368,6 +368,17 @@ class Quotas:
             for name, quota in quotas.items()
             if name in resources
         }
+
+
+def _called(what: What) -> str:
+    """What the API calls it."""
+    match what:
+        case Settle():
+            return "commit" if what.status == "committed" else "cancel"
+        case SetUsed():
+            return "set"
+        case _:
+            return type(what).__name__.lower()
 
 
 def _said(outcome: Outcome) -> QuotaOutcome:
