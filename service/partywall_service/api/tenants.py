@@ -99,7 +99,7 @@ async def get_tenant(tenant: TenantPath, parts: PartsDep, reader: Reader) -> Ten
     responses=problems(),
 )
 async def delete_tenant(tenant: TenantPath, parts: PartsDep, caller: Admin) -> None:
-    """With its domains, overrides and tokens; the audit log keeps one line of it."""
+    """With its domains, overrides, tokens and quotas; the audit log keeps one line of it."""
     await parts.ledger.delete_tenant(tenant, actor=caller.actor)
     parts.directory.forget(tenant)
 
