@@ -7,7 +7,7 @@ known goes on being used, however old.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -86,6 +86,36 @@ class Entry:
         self.standing: Standing | None = None
 
 
+class _Load:
+    """One query: whom it reads, and what came of it.
+
+    Attributes:
+        tenants: whom it reads.
+        done: resolved when there is an answer to each of them.
+        entries: who was read, or is known from before.
+        failure: why the others have no entry.
+    """
+
+    __slots__ = ("done", "entries", "failure", "tenants")
+
+    def __init__(self) -> None:
+        self.tenants: list[str] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.entries: dict[str, Entry] = {}
+        self.failure: Exception = LedgerUnavailable("not read yet")
+
+    def entry(self, tenant: str) -> Entry:
+        """What was read of one of them.
+
+        Raises:
+            LedgerUnavailable: or whatever else kept it from being read.
+        """
+        entry = self.entries.get(tenant)
+        if entry is None:
+            raise self.failure
+        return entry
+
+
 class Directory:
     """The tenants this process remembers.
 
@@ -110,9 +140,9 @@ class Directory:
         self._clock = clock
         # Ordered, because finding a plain dictionary's oldest again and again walks over the holes.
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._loading: dict[str, asyncio.Future[Entry]] = {}
-        self._wanted: dict[str, asyncio.Future[Entry]] = {}
-        self._load: asyncio.Task[None] | None = None
+        self._loading: dict[str, _Load] = {}
+        self._waiting: deque[_Load] = deque()
+        self._reader: asyncio.Task[None] | None = None
         self._generation = 0
         self._not_before = 0.0
 
@@ -133,7 +163,7 @@ class Directory:
             LedgerUnavailable: PostgreSQL did not answer, and one of them was never known.
         """
         found: dict[str, Entry] = {}
-        pending: dict[str, asyncio.Future[Entry]] = {}
+        pending: dict[str, _Load] = {}
         for tenant in tenants:
             entry = self.get(tenant)
             if entry is not None:
@@ -142,9 +172,9 @@ class Directory:
                 pending[tenant] = self._want(tenant)
         if pending:
             # `wait` leaves a load alone that other callers share when one of them is cancelled.
-            await asyncio.wait(pending.values())
-            for tenant, answer in pending.items():
-                found[tenant] = self._resolved(answer.result())
+            await asyncio.wait({load.done for load in pending.values()})
+            for tenant, load in pending.items():
+                found[tenant] = self._resolved(load.entry(tenant))
         return found
 
     def forget(self, tenant: str) -> None:
@@ -159,48 +189,50 @@ class Directory:
         self._generation += 1
         self._loading.clear()
 
-    def _want(self, tenant: str) -> asyncio.Future[Entry]:
-        answer = self._loading.get(tenant)
-        if answer is None:
-            answer = asyncio.get_running_loop().create_future()
-            self._loading[tenant] = answer
-            self._wanted[tenant] = answer
-            if self._load is None:
-                self._load = asyncio.get_running_loop().create_task(self._load_wanted())
-        return answer
+    def _want(self, tenant: str) -> _Load:
+        load = self._loading.get(tenant)
+        if load is None:
+            if not self._waiting or len(self._waiting[-1].tenants) >= MAX_LOAD:
+                self._waiting.append(_Load())
+            load = self._loading[tenant] = self._waiting[-1]
+            load.tenants.append(tenant)
+            if self._reader is None:
+                self._reader = asyncio.get_running_loop().create_task(self._read_waiting())
+        return load
 
-    async def _load_wanted(self) -> None:
+    async def _read_waiting(self) -> None:
         await asyncio.sleep(0)  # let all who are ready share the first query
         try:
-            while self._wanted:
-                batch = {
-                    tenant: self._wanted.pop(tenant) for tenant in list(self._wanted)[:MAX_LOAD]
-                }
-                await self._load_batch(batch)
+            while self._waiting:
+                await self._perform(self._waiting.popleft())
         finally:
-            self._load = None
+            self._reader = None
 
-    async def _load_batch(self, batch: dict[str, asyncio.Future[Entry]]) -> None:
+    async def _perform(self, load: _Load) -> None:
         generation = self._generation
         try:
-            records = await self._read(list(batch))
+            records = await self._read(load.tenants)
         except LedgerUnavailable as exc:
-            self._answer_from_memory(batch, exc)
-            return
+            load.failure = exc
+            for tenant in load.tenants:
+                known = self._entries.get(tenant)
+                if known is not None:
+                    load.entries[tenant] = known
         except BaseException as exc:
             # Whatever it was, nobody may wait for ever: each who asked raises it.
-            error = exc if isinstance(exc, Exception) else LedgerUnavailable("shutting down")
-            for tenant, answer in batch.items():
-                self._finish(tenant, answer)
-                _fail(answer, error)
+            load.failure = exc if isinstance(exc, Exception) else LedgerUnavailable("shutting down")
             if not isinstance(exc, Exception):
                 raise
-            return
-        for tenant, answer in batch.items():
-            entry = Entry(records.get(tenant), generation)
-            if self._finish(tenant, answer):
-                self._remember(tenant, entry)
-            answer.set_result(entry)
+        else:
+            for tenant in load.tenants:
+                entry = load.entries[tenant] = Entry(records.get(tenant), generation)
+                if self._loading.get(tenant) is load:  # else it changed while it was read
+                    self._remember(tenant, entry)
+        finally:
+            for tenant in load.tenants:
+                if self._loading.get(tenant) is load:
+                    del self._loading[tenant]
+            load.done.set_result(None)
 
     async def _read(
         self, tenants: list[str]
@@ -216,24 +248,6 @@ class Directory:
         except LedgerUnavailable:
             self._not_before = time.monotonic() + COOL_DOWN
             raise
-
-    def _answer_from_memory(
-        self, batch: dict[str, asyncio.Future[Entry]], cause: LedgerUnavailable
-    ) -> None:
-        for tenant, answer in batch.items():
-            self._finish(tenant, answer)
-            entry = self._entries.get(tenant)
-            if entry is not None:
-                answer.set_result(entry)
-            else:
-                _fail(answer, cause)
-
-    def _finish(self, tenant: str, answer: asyncio.Future[Entry]) -> bool:
-        """Ends a load; False when the tenant changed under way, so that it is not remembered."""
-        if self._loading.get(tenant) is answer:
-            del self._loading[tenant]
-            return True
-        return False
 
     def _remember(self, tenant: str, entry: Entry) -> None:
         self._entries[tenant] = entry
@@ -277,8 +291,3 @@ class Directory:
         return Standing(
             tier, record.status, effective.limits, effective.quotas, effective.valid_until
         )
-
-
-def _fail(answer: asyncio.Future[Entry], error: Exception) -> None:
-    answer.set_exception(error)
-    answer.exception()  # seen: all who asked may be gone, which is no error of its own

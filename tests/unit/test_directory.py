@@ -166,6 +166,23 @@ async def test_a_defect_in_a_load_reaches_each_caller_and_the_next_load_works():
     assert quota(await find(directory, "acme")) == 1000
 
 
+async def test_a_tenant_that_changes_before_its_load_begins_is_read_for_all_who_asked():
+    ledger = Ledger(record("acme"), record("beta", "free"))
+    ledger.gate = asyncio.Event()
+    directory = Directory(ledger, PolicyHolder(policy()), size=10)
+    under_way = asyncio.create_task(find(directory, "acme"))
+    await ledger.asked.wait()
+    before = asyncio.create_task(find(directory, "beta"))
+    await asyncio.sleep(0)
+    directory.forget("beta")
+    ledger.tenants["beta"] = record("beta", "pro")
+    after = asyncio.create_task(find(directory, "beta"))
+    ledger.gate.set()
+    async with asyncio.timeout(10):
+        assert [quota(await one) for one in (under_way, before, after)] == [1000] * 3
+    assert directory.get("beta") is not None, "it is remembered"
+
+
 async def test_a_caller_that_goes_does_not_take_the_load_with_it():
     ledger = Ledger(record("acme"))
     ledger.gate = asyncio.Event()
