@@ -111,9 +111,7 @@ end
 local kinds = {}
 
 function kinds.look(book, items)
-  for _, item in ipairs(items) do
-    give_back_expired(book, level_of(book, item[1]))
-  end
+  give_back_expired(book)
   return reply_of('done', book, items)
 end
 

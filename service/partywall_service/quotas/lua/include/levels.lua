@@ -5,6 +5,8 @@
 -- short for Redis and Lua: `call`, `format`, `match`. An item is an array: resource, kind of period,
 -- limit, amount.
 
+local MOST_GIVEN_BACK = 5000
+
 local books = {} -- by the key of their levels
 
 local function book_of(levels, holds)
@@ -46,16 +48,21 @@ local function unhold(book, resource, amount, start)
   end
 end
 
--- Gives back what expired reservations hold, before the level that is asked for is read.
-local function give_back_expired(book, level)
-  if book.has_given_back or level.reserved == 0 then
+-- Gives back what expired reservations hold, once in a call. A tenant that let very many expire at
+-- once must not hold all others up: what is over the most waits for the next call.
+local function give_back_expired(book)
+  if book.has_given_back then
     return
   end
   book.has_given_back = true
-  for _, member in ipairs(call('ZRANGEBYSCORE', book.holds, '-inf', format('%.0f', now))) do
+  local upto = format('%.0f', now)
+  local due = call('ZRANGEBYSCORE', book.holds, '-inf', upto, 'LIMIT', 0, MOST_GIVEN_BACK)
+  for _, member in ipairs(due) do
     local resource, amount, start = match(member, '^(%S+) (%d+) (%-?%d+) ')
     unhold(book, resource, tonumber(amount), tonumber(start))
-    call('ZREM', book.holds, member)
+  end
+  if #due > 0 then
+    call('ZREM', book.holds, unpack(due))
   end
 end
 
@@ -71,7 +78,9 @@ end
 -- The level of an item, refilled if its period has ended.
 local function current(book, item)
   local level = level_of(book, item[1])
-  give_back_expired(book, level)
+  if level.reserved > 0 then -- most often there is nothing to look for
+    give_back_expired(book)
+  end
   local per = item[2]
   if has_ended(level, per) then
     if level.used > 0 or level.reserved > 0 then

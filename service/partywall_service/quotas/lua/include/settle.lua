@@ -55,10 +55,8 @@ local function consume_held(book, held, mine, taken, name)
 end
 
 -- Whether it was given back, which it stays whatever the clock says later; or is to be now.
-local function has_expired(book, held, mine, name)
-  for _, item in ipairs(mine) do
-    give_back_expired(book, level_of(book, item[1]))
-  end
+local function has_expired(book, held, name)
+  give_back_expired(book)
   local expires_at = call('ZSCORE', book.holds, member_of(held[1], name))
   if expires_at and tonumber(expires_at) > now then
     return false
@@ -96,7 +94,7 @@ local function settle(as, book, items, named, record, name, context)
     end
     return refusal('otherwise', kept[3])
   end
-  if status == 'held' and has_expired(book, held, mine, name) then
+  if status == 'held' and has_expired(book, held, name) then
     status = 'expired'
   end
   if status == 'expired' and as == 'cancelled' then
