@@ -521,5 +521,5 @@ def test_the_pages_snippets_run(capsys: pytest.CaptureFixture[str]) -> None:
     for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         exec(compile(snippet, str(page), "exec"), names)
     names["test_a_customer_is_denied_at_the_limit_and_let_on_a_minute_later"]()
-    assert capsys.readouterr().out == "limit-exceeded 30.0\n998\nTrue\nFalse\n"
+    assert capsys.readouterr().out == "limit-exceeded 30.0\n998\nTrue\nFalse\nFalse\nTrue\n"
     assert names["pytest_plugins"] == pytest_plugins
