@@ -4,14 +4,16 @@ import sys
 
 import uvloop
 
-from benchmarks import check, checks, growth, memory, middleware, report, setup
+from benchmarks import cache, check, checks, growth, memory, middleware, quotas, report, setup
 
 MEASUREMENTS = {
+    "cache": cache,
     "check": check,
     "checks": checks,
     "growth": growth,
     "memory": memory,
     "middleware": middleware,
+    "quotas": quotas,
 }
 
 
