@@ -15,6 +15,7 @@ from partywall.errors import (
     InvalidCredentials,
     KeysUnavailable,
     LimitExceeded,
+    QuotaExceeded,
     SidecarError,
     SidecarUnavailable,
     TenantConflict,
@@ -22,6 +23,7 @@ from partywall.errors import (
 )
 from partywall.governed import SCOPE_KEY, Governed
 from partywall.outage import OnOutage
+from partywall.quotas.denial import over_quota
 from partywall.responses import ASGIApp, Denial, Message, Receive, Rendered, Scope, Send
 from partywall.rules import CostOf, LimitOf, Routes, Rule
 from partywall.tenants import Chain, FromDomain, FromPath, Resolver, chain, is_tenant_id
@@ -261,6 +263,8 @@ def _denial_of(exc: Exception, family: HeaderFamily) -> Denial | None:
     match exc:
         case LimitExceeded():
             return responses.over_limit(exc.decision, exc.upgrade, family)
+        case QuotaExceeded():
+            return over_quota(exc)
         case FeatureMissing():
             return responses.missing_feature(exc.tier, exc.feature, exc.upgrade)
         case TenantRefused():
