@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import deque
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from partywall.context import Tenant
-from partywall.decision import Decision, Window
+from partywall.decision import Decision, HeaderFamily, Window, rate_limit_headers
+from partywall.headers import HeaderTemplate
 from partywall.protocol import MAX_AMOUNT, Ask, GiveBack, Permit, horizon
+from partywall.responses import RawHeaders, raw
 
 
-class Answer:
+class Settled(msgspec.Struct, eq=False):
     """A decision with what a host app needs to act on it.
 
     Attributes:
@@ -21,13 +24,102 @@ class Answer:
         rendered: whatever the middleware makes of it, kept because a held answer is given often.
     """
 
-    __slots__ = ("decision", "rendered", "tenant", "upgrade")
+    decision: Decision
+    tenant: Tenant
+    upgrade: str | None = None
+    rendered: object = None
 
-    def __init__(self, decision: Decision, tenant: Tenant, upgrade: str | None = None) -> None:
-        self.decision = decision
-        self.tenant = tenant
-        self.upgrade = upgrade
-        self.rendered: object = None
+    @property
+    def allowed(self) -> bool:
+        """As in the decision."""
+        return self.decision.allowed
+
+    @property
+    def degraded(self) -> bool:
+        """As in the decision."""
+        return self.decision.degraded
+
+    def headers(self, family: HeaderFamily) -> RawHeaders:
+        """What an admitted request's response says of it."""
+        headers = rate_limit_headers(self.decision, family)
+        # Of a denial that is only observed: that response tells nobody to wait.
+        headers.pop("Retry-After", None)
+        return raw(headers)
+
+
+class Lent(msgspec.Struct, eq=False):
+    """What the answers from one lease have in common: what the sidecar told with it.
+
+    Attributes:
+        tenant: whose it is.
+        limit: of which limit.
+        windows: with all of its units spent.
+        told_at: when that was so.
+        degraded: as in the decisions.
+    """
+
+    tenant: Tenant
+    limit: str
+    windows: tuple[Window, ...] = ()
+    told_at: float = 0.0
+    degraded: bool = False
+    _template: HeaderTemplate | None = None
+
+    def headers(self, family: HeaderFamily, units: int, now: float) -> RawHeaders:
+        """Those of an answer, with what was still in hand at that time."""
+        template = self._template
+        if template is None or template.family != family:  # two middlewares may share a client
+            template = self._template = HeaderTemplate(self.limit, self.windows, family)
+        return template.filled(units, now - self.told_at)
+
+
+class Spent(msgspec.Struct, eq=False):
+    """Admitted with units in hand. Its decision is made when somebody asks for it: few do.
+
+    Attributes:
+        tenant: whose, with its tier's features.
+        degraded: as in the decision.
+        allowed, upgrade: as of every admission.
+    """
+
+    tenant: Tenant
+    degraded: bool
+    _lent: Lent
+    _cost: int
+    _units: int
+    _now: float
+    _decision: Decision | None = None
+
+    allowed: ClassVar[bool] = True
+    upgrade: ClassVar[str | None] = None
+
+    @property
+    def decision(self) -> Decision:
+        """As of when it was spent: what was in hand still remained, and time had passed."""
+        if self._decision is None:
+            lent = self._lent
+            passed = self._now - lent.told_at
+            windows = [
+                Window(
+                    one.quota,
+                    one.window,
+                    one.remaining + self._units,
+                    max(0.0, one.reset_after - passed),
+                )
+                for one in lent.windows
+            ]
+            self._decision = _decision(
+                self.tenant, lent.limit, self._cost, tuple(windows), self.degraded
+            )
+        return self._decision
+
+    def headers(self, family: HeaderFamily) -> RawHeaders:
+        """What the request's response says of it."""
+        return self._lent.headers(family, self._units, self._now)
+
+
+Answer = Settled | Spent
+"""The answer to one check. Only a settled one may be a denial."""
 
 
 class Waiter(NamedTuple):
@@ -56,8 +148,8 @@ class Account:
 
     __slots__ = (
         "_asked_at",
-        "_degraded",
         "_horizon",
+        "_lent",
         "_spent",
         "_told_at",
         "asking",
@@ -81,7 +173,7 @@ class Account:
         self.ends = 0.0
         self.lease: str | None = None
         self.windows: tuple[Window, ...] | None = None
-        self.held: Answer | None = None
+        self.held: Settled | None = None
         self.held_cost = 0
         self.held_until = 0.0
         self.waiting: deque[Waiter] = deque()
@@ -90,7 +182,7 @@ class Account:
         self._told_at = 0.0
         self._asked_at = 0.0
         self._spent = 0
-        self._degraded = False
+        self._lent = Lent(self.tenant, limit)
         self._horizon = 0.0
 
     def take(self, cost: int, now: float) -> Answer | None:
@@ -159,7 +251,9 @@ class Account:
         self.units = permit.granted
         self.ends = ends
         self.lease = ask.lease if permit.leased else None
-        self._degraded = permit.degraded
+        self._lent = Lent(
+            self.tenant, self.limit, self.windows or (), self._told_at, permit.degraded
+        )
         while self.waiting and self.waiting[0].cost <= self.units:
             waiter = self.waiting.popleft()
             if not waiter.answer.done():  # else its request went away, and its units stay in hand
@@ -167,14 +261,11 @@ class Account:
 
     def hold(self, ask: Ask, permit: Permit, until: float, now: float) -> None:
         """Keeps an answer that needs no units, and gives it to all whom it fits."""
-        decision = self._decision(
-            ask.cost,
-            now,
-            permit.windows,
-            denial=None if permit.allowed else permit,
-            degraded=permit.degraded,
+        denial = None if permit.allowed else permit
+        decision = _decision(
+            self.tenant, self.limit, ask.cost, permit.windows, permit.degraded, denial
         )
-        held = self.held = Answer(decision, self.tenant, permit.upgrade)
+        held = self.held = Settled(decision, self.tenant, permit.upgrade)
         # Where no window is at its end the answer does not hang on the cost.
         self.held_cost = ask.cost if permit.windows else 1
         self.held_until = until
@@ -186,51 +277,37 @@ class Account:
                 waiter.answer.set_result(_for_cost(held, waiter.cost))
         self.waiting = deque(unfit)
 
-    def _spend(self, cost: int, now: float) -> Answer:
+    def _spend(self, cost: int, now: float) -> Spent:
         self.units -= cost
         self._spent += cost
-        decision = self._decision(cost, now, self.windows or (), degraded=self._degraded)
-        return Answer(decision, self.tenant)
-
-    def _decision(
-        self,
-        cost: int,
-        now: float,
-        windows: tuple[Window, ...],
-        *,
-        denial: Permit | None = None,
-        degraded: bool = False,
-    ) -> Decision:
-        """A decision as of now: what is in hand still remains, and time has passed."""
-        units = self.units
-        passed = now - self._told_at
-        windows = tuple(
-            [
-                Window(
-                    window.quota,
-                    window.window,
-                    window.remaining + units,
-                    max(0.0, window.reset_after - passed),
-                )
-                for window in windows
-            ]
-        )
-        return Decision(
-            allowed=denial is None,
-            tenant=self.tenant.id,
-            tier=self.tenant.tier,
-            limit=self.limit,
-            cost=cost,
-            reason=denial.reason if denial else None,
-            degraded=degraded,
-            remaining=min([window.remaining for window in windows], default=0 if denial else None),
-            retry_after=denial.retry_after if denial else 0.0,
-            reset_after=max([window.reset_after for window in windows], default=0.0),
-            windows=windows,
-        )
+        lent = self._lent
+        return Spent(lent.tenant, lent.degraded, lent, cost, self.units, now)
 
 
-def _for_cost(held: Answer, cost: int) -> Answer:
+def _decision(
+    tenant: Tenant,
+    limit: str,
+    cost: int,
+    windows: tuple[Window, ...],
+    degraded: bool,
+    denial: Permit | None = None,
+) -> Decision:
+    return Decision(
+        allowed=denial is None,
+        tenant=tenant.id,
+        tier=tenant.tier,
+        limit=limit,
+        cost=cost,
+        reason=denial.reason if denial else None,
+        degraded=degraded,
+        remaining=min([one.remaining for one in windows], default=0 if denial else None),
+        retry_after=denial.retry_after if denial else 0.0,
+        reset_after=max([one.reset_after for one in windows], default=0.0),
+        windows=windows,
+    )
+
+
+def _for_cost(held: Settled, cost: int) -> Settled:
     """A held answer, for a check of the same cost or more."""
     decision = held.decision
     if cost == decision.cost:
@@ -242,4 +319,4 @@ def _for_cost(held: Answer, cost: int) -> Answer:
         never = any(cost > one.quota for one in decision.windows)
         retry_after = None if never else max([retry_after, *waits])
     # Which tier would have admitted so much nobody said, either.
-    return Answer(replace(decision, cost=cost, retry_after=retry_after), held.tenant)
+    return Settled(replace(decision, cost=cost, retry_after=retry_after), held.tenant)

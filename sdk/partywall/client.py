@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar, get_args
+from typing import Self, TypeVar, get_args
 from urllib.parse import quote
 
 import httpx
@@ -41,7 +42,8 @@ _tenant = msgspec.json.Decoder(TenantRecord)
 _tenants = msgspec.json.Decoder(TenantPage)
 
 
-class _Session(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Session:
     """What is bound to one event loop."""
 
     loop: asyncio.AbstractEventLoop

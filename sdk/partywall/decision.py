@@ -16,7 +16,7 @@ Reason = Literal[
 """`unavailable`: nothing could decide, and the limit or the app is `closed` then. The SDK alone
 says so; over REST it is the problem of that name."""
 
-_MOST = 10**15 - 1
+MOST = 10**15 - 1
 """The largest integer RFC 9651 knows; a larger one would make a client drop the whole field."""
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -88,33 +88,60 @@ def rate_limit_headers(
     """
     headers: dict[str, str] = {}
     if family != "none":
-        named = _named_windows(decision)
+        named = named_windows(decision.limit, decision.windows)
         for other in further:
-            named += _named_windows(other)
+            named += named_windows(other.limit, other.windows)
         if named:
             if family != "legacy":
-                headers["RateLimit-Policy"] = ", ".join(
-                    [f'"{name}";q={min(one.quota, _MOST)};w={one.window}' for name, one in named]
-                )
+                headers["RateLimit-Policy"] = policies(named)
                 headers["RateLimit"] = ", ".join(
                     [
-                        f'"{name}";r={min(one.remaining, _MOST)};t={math.ceil(one.reset_after)}'
+                        f'"{name}";r={min(one.remaining, MOST)};t={math.ceil(one.reset_after)}'
                         for name, one in named
                     ]
                 )
             if family != "ietf":
-                _, tightest = named[0] if len(named) == 1 else min(named, key=_room)
-                headers["X-RateLimit-Limit"] = str(tightest.quota)
-                headers["X-RateLimit-Remaining"] = str(tightest.remaining)
-                headers["X-RateLimit-Reset"] = str(math.ceil(tightest.reset_after))
+                least = tightest(named)
+                headers["X-RateLimit-Limit"] = str(least.quota)
+                headers["X-RateLimit-Remaining"] = str(least.remaining)
+                headers["X-RateLimit-Reset"] = str(math.ceil(least.reset_after))
     if not decision.allowed and decision.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(decision.retry_after))
     return headers
 
 
+Named = list[tuple[str, Window]]
+"""Windows with their names in the headers."""
+
+
+def named_windows(limit: str, windows: tuple[Window, ...]) -> Named:
+    """A limit's windows, the longest first: it bears the bare name, as docs/contract.md has it."""
+    if len(windows) == 1:
+        return [(limit, windows[0])]
+    longest_first = sorted(windows, key=lambda window: -window.window)
+    return [
+        (limit if rank == 0 else f"{limit}-{window.window}s", window)
+        for rank, window in enumerate(longest_first)
+    ]
+
+
+def policies(named: Named) -> str:
+    """The value of `RateLimit-Policy`."""
+    return ", ".join([f'"{name}";q={min(one.quota, MOST)};w={one.window}' for name, one in named])
+
+
+def tightest(named: Named) -> Window:
+    """The window with the least remaining, of which the legacy family speaks."""
+    return named[0][1] if len(named) == 1 else min([one for _, one in named], key=_room)
+
+
 def violated_policies(decision: Decision) -> list[str]:
     """The names, as in `RateLimit-Policy`, of the windows that had no room for the cost."""
-    return [name for name, window in _named_windows(decision) if window.remaining < decision.cost]
+    return [
+        name
+        for name, window in named_windows(decision.limit, decision.windows)
+        if window.remaining < decision.cost
+    ]
 
 
 def denial_problem(decision: Decision, *, upgrade: str | None = None) -> dict[str, object]:
@@ -145,16 +172,5 @@ def _denial_sentence(decision: Decision) -> str:
     return f"{subject} has no room now; try again in {math.ceil(decision.retry_after)} s."
 
 
-def _named_windows(decision: Decision) -> list[tuple[str, Window]]:
-    windows = decision.windows
-    if len(windows) == 1:
-        return [(decision.limit, windows[0])]
-    longest_first = sorted(windows, key=lambda window: -window.window)
-    return [
-        (decision.limit if rank == 0 else f"{decision.limit}-{window.window}s", window)
-        for rank, window in enumerate(longest_first)
-    ]
-
-
-def _room(named: tuple[str, Window]) -> int:
-    return named[1].remaining
+def _room(window: Window) -> int:
+    return window.remaining

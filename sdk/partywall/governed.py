@@ -1,12 +1,12 @@
 """One request under way behind the middleware, as its responses and `partywall.fastapi` need it."""
 
+import msgspec
 from msgspec.structs import replace
 
-from partywall import responses
 from partywall.account import Answer
 from partywall.client import Partywall
 from partywall.decision import Decision, HeaderFamily, rate_limit_headers
-from partywall.responses import Denial, Message, Send
+from partywall.responses import Denial, Message, RawHeaders, Send, raw
 
 SCOPE_KEY = "partywall"
 """Where the scope holds the request's `Governed`; None there: it passes without a tenant, because
@@ -15,7 +15,7 @@ nothing is enforced. Nothing there: it is exempt."""
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
-class Governed:
+class Governed(msgspec.Struct, eq=False):
     """One request under way: its client, its decisions, and the app's responses with the headers.
 
     Attributes:
@@ -29,30 +29,15 @@ class Governed:
         started: whether the app has answered: its response, or the WebSocket's, has begun.
     """
 
-    __slots__ = (
-        "_family",
-        "_further",
-        "_held",
-        "_send",
-        "answer",
-        "client",
-        "denial",
-        "enforce",
-        "started",
-    )
-
-    def __init__(
-        self, client: Partywall, answer: Answer, family: HeaderFamily, enforce: bool, send: Send
-    ) -> None:
-        self.client = client
-        self.answer = answer
-        self.enforce = enforce
-        self.denial: Exception | None = None
-        self.started = False
-        self._held: list[Message] = []
-        self._family = family
-        self._send = send
-        self._further: tuple[Decision, ...] = ()
+    client: Partywall
+    answer: Answer
+    _family: HeaderFamily
+    enforce: bool
+    _send: Send
+    denial: Exception | None = None
+    started: bool = False
+    _held: list[Message] = []
+    _further: tuple[Decision, ...] = ()
 
     def add(self, decision: Decision) -> None:
         """Notes that the request was charged to a further limit: its headers say so."""
@@ -60,20 +45,27 @@ class Governed:
 
     async def send(self, message: Message) -> None:
         """Passes the app's messages on; the first gets the headers."""
+        if self.started:
+            await self._send(message)
+            return
         kind = message["type"]
-        if self.denial is not None and not self.started and kind.startswith("http.response."):
+        if self.denial is not None and kind.startswith("http.response."):
             self._held.append(message)
             return
         if kind in _ANSWERS:
             self.started = True
-            headers = rate_limit_headers(self.answer.decision, self._family, *self._further)
-            # Of a denial that is only observed: this response tells nobody to wait.
-            headers.pop("Retry-After", None)
-            more = responses.raw(headers)
-            message = {**message, "headers": [*message.get("headers", ()), *more]}
+            own = self.answer.headers(self._family) if not self._further else self._all_headers()
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
         elif kind == "websocket.close":
             self.started = True
         await self._send(message)
+
+    def _all_headers(self) -> RawHeaders:
+        """Those of a request that was charged to further limits."""
+        headers = rate_limit_headers(self.answer.decision, self._family, *self._further)
+        # Of a denial that is only observed: this response tells nobody to wait.
+        headers.pop("Retry-After", None)
+        return raw(headers)
 
     async def release(self) -> None:
         """Sends what was held back: the app answered a dependency's denial in its own way."""

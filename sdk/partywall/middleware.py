@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from partywall import context, responses
-from partywall.account import Answer
+from partywall.account import Answer, Settled
 from partywall.client import Partywall
 from partywall.decision import Decision, HeaderFamily
 from partywall.errors import (
@@ -26,7 +26,15 @@ from partywall.outage import OnOutage
 from partywall.quotas.denial import over_quota
 from partywall.responses import ASGIApp, Denial, Message, Receive, Rendered, Scope, Send
 from partywall.rules import CostOf, LimitOf, Routes, Rule
-from partywall.tenants import Chain, FromDomain, FromPath, Resolver, chain, is_tenant_id
+from partywall.tenants import (
+    Chain,
+    FromDomain,
+    FromPath,
+    Resolver,
+    awaited,
+    chain,
+    is_tenant_id,
+)
 
 Shaped = Denial | ASGIApp | None
 OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
@@ -102,7 +110,8 @@ class PartywallMiddleware:
         resolvers = list(_each(tenant))
         self.app = app
         self._routes = Routes(rules, exempt, limit, cost)
-        self._resolve = chain(resolvers)
+        several = chain(resolvers)
+        self._resolve: Resolver = resolvers[0] if len(resolvers) == 1 else several
         self._owns_client = client is None
         self._client = client or Partywall(sidecar, token, on_outage=on_outage, deadline=deadline)
         self._headers = headers
@@ -116,42 +125,63 @@ class PartywallMiddleware:
                 one.use(self._client.tenant_of_domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry point."""
-        kind = scope["type"]
-        if kind in ("http", "websocket"):
-            inner = scope if self._strip is None else _stripped(self._strip, scope)
-            asked = self._routes.of(inner)
-            if asked is None:
-                await self.app(inner, receive, send)
-            else:
-                await self._govern(scope, inner, receive, send, *asked)
-        elif kind == "lifespan" and self._owns_client:
-            await self.app(scope, receive, self._closing(send))
-        else:
-            await self.app(scope, receive, send)
+        """The ASGI entry point.
 
-    async def _govern(
-        self, outer: Scope, scope: Scope, receive: Receive, send: Send, limit: str, cost: int
-    ) -> None:
+        In one piece down to the app, since each coroutine in between costs every request.
+        """
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            closing = kind == "lifespan" and self._owns_client
+            await self.app(scope, receive, self._closing(send) if closing else send)
+            return
+        inner = scope if self._strip is None else _stripped(self._strip, scope)
+        asked = self._routes.of(inner)
+        if asked is None:
+            await self.app(inner, receive, send)
+            return
         try:
-            tenant = self._resolve(outer)
+            tenant = self._resolve(scope)
             if tenant is not None and not isinstance(tenant, str):
-                tenant = await tenant
+                tenant = await awaited(self._resolve, tenant)
         except (Denied, KeysUnavailable, SidecarError) as exc:
             denial = _denial_of(exc, self._headers)
             if denial is None:
                 raise
-            await self._refuse(denial, scope, receive, send)
+            await self._refuse(denial, inner, receive, send)
             return
-        if tenant is None or not is_tenant_id(tenant):
-            await self._refuse(responses.no_tenant(), scope, receive, send)
+        if tenant is None:
+            await self._refuse(responses.no_tenant(), inner, receive, send)
             return
+        limit, cost = asked
         permits = self._client.permits
-        answer = permits.take(tenant, limit, cost) or await permits.ask(tenant, limit, cost)
-        if not answer.decision.allowed and self._enforce and not _is_free(answer.decision):
-            await self._deny_answer(answer, scope, receive, send)
-        else:
-            await self._run(answer, scope, receive, send)
+        answer: Answer | None = permits.take(tenant, limit, cost)
+        if answer is None:
+            # Nothing is ever in hand for what can be no tenant's id.
+            if not is_tenant_id(tenant):
+                await self._refuse(responses.no_tenant(), inner, receive, send)
+                return
+            answer = await permits.ask(tenant, limit, cost)
+        if type(answer) is Settled and self._enforce and _is_denial(answer.decision):
+            await self._deny_answer(answer, inner, receive, send)
+            return
+        governed = inner[SCOPE_KEY] = Governed(
+            self._client, answer, self._headers, self._enforce, send
+        )
+        token = context.enter(answer.tenant)
+        try:
+            await self.app(inner, receive, governed.send)
+            if governed.denial is not None:
+                await governed.release()
+        except (Denied, SidecarUnavailable) as exc:
+            # Raised by the app itself or a dependency of it (`partywall.fastapi`).
+            denial = _denial_of(exc, self._headers)
+            if governed.started or denial is None:
+                raise
+            await self._deny(governed.completed(denial), inner, receive, send)
+        finally:
+            context.leave(token)
+            # The server holds the scope by what it sends with: a cycle, one of them a request.
+            inner.pop(SCOPE_KEY, None)
 
     async def _refuse(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
         """Denies a request without a tenant; where nothing is enforced, the app sees none."""
@@ -161,28 +191,8 @@ class PartywallMiddleware:
             scope[SCOPE_KEY] = None
             await self.app(scope, receive, send)
 
-    async def _run(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        governed = scope[SCOPE_KEY] = Governed(
-            self._client, answer, self._headers, self._enforce, send
-        )
-        token = context.enter(answer.tenant)
-        try:
-            await self.app(scope, receive, governed.send)
-            if governed.denial is not None:
-                await governed.release()
-        except (Denied, SidecarUnavailable) as exc:
-            # Raised by the app itself or a dependency of it (`partywall.fastapi`).
-            denial = _denial_of(exc, self._headers)
-            if governed.started or denial is None:
-                raise
-            await self._deny(governed.completed(denial), scope, receive, send)
-        finally:
-            context.leave(token)
-            # The server holds the scope by what it sends with: a cycle, one of them a request.
-            scope.pop(SCOPE_KEY, None)
-
     async def _deny_answer(
-        self, answer: Answer, scope: Scope, receive: Receive, send: Send
+        self, answer: Settled, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Denies by a decision; a held one is rendered once."""
         if self._on_denial is not None:
@@ -245,12 +255,12 @@ def _stripped(strip: FromPath, scope: Scope) -> Scope:
     return scope if named is None else strip.stripped(scope, named)
 
 
-def _is_free(decision: Decision) -> bool:
-    """No tier names the limit: nothing says how much is too much (the permits logged it)."""
-    return decision.reason == "unknown-limit"
+def _is_denial(decision: Decision) -> bool:
+    """Where no tier names the limit nothing says how much is too much (the permits logged it)."""
+    return not decision.allowed and decision.reason != "unknown-limit"
 
 
-def _denial_by(answer: Answer, family: HeaderFamily) -> Denial:
+def _denial_by(answer: Settled, family: HeaderFamily) -> Denial:
     decision = answer.decision
     if decision.reason == "limit-exceeded":
         return responses.over_limit(decision, answer.upgrade, family)

@@ -15,7 +15,7 @@ from contextvars import Context
 from itertools import count
 from typing import NamedTuple
 
-from partywall.account import Account, Answer, Waiter
+from partywall.account import Account, Answer, Settled, Waiter
 from partywall.decision import Decision
 from partywall.errors import Forbidden, SidecarError, Unauthenticated, UnexpectedAnswer
 from partywall.outage import OnOutage, Outage
@@ -158,7 +158,7 @@ class Permits:
                 return None
         answer = account.take(cost, self._clock())
         if answer is not None:
-            self._count(answer.decision)
+            self._count(answer)
         return answer
 
     async def ask(self, tenant: str, limit: str, cost: int) -> Answer:
@@ -172,7 +172,7 @@ class Permits:
             account.waiting.append(Waiter(cost, now + self._deadline, future))
             self._enqueue(account)
             answer = await future
-        self._count(answer.decision)
+        self._count(answer)
         return answer
 
     async def aclose(self) -> None:
@@ -390,7 +390,7 @@ class Permits:
     def _without_sidecar(self, account: Account, cost: int) -> Answer:
         tenant = account.tenant
         decision = self._outage.decide(tenant.id, tenant.tier, account.limit, cost, account.windows)
-        return Answer(decision, tenant)
+        return Settled(decision, tenant)
 
     def _fail(self, cause: SidecarError) -> None:
         self._refusal = cause if isinstance(cause, Unauthenticated | Forbidden) else None
@@ -408,12 +408,12 @@ class Permits:
             self._unknown_limits.add(limit)
             log.error("no tier in quotas.toml names the limit %r: nothing limits it", limit)
 
-    def _count(self, decision: Decision) -> None:
-        if decision.allowed:
+    def _count(self, answer: Answer) -> None:
+        if answer.allowed:
             self._admitted += 1
         else:
             self._denied += 1
-        if decision.degraded:
+        if answer.degraded:
             self._degraded += 1
 
 

@@ -81,6 +81,9 @@ class Routes:
             )
         self._limit = limit
         self._cost = cost
+        self._every: tuple[str, int] | None = None
+        if isinstance(limit, str) and isinstance(cost, int) and not paths and not self._rules:
+            self._every = (limit, cost)
 
     def of(self, scope: Scope) -> tuple[str, int] | None:
         """The limit and the cost of a request; None when it is exempt.
@@ -88,6 +91,8 @@ class Routes:
         Raises:
             ConfigurationError: a callable of the app's returned what can be none.
         """
+        if self._every is not None:
+            return self._every
         path: str = scope["path"]
         root: str = scope.get("root_path", "").rstrip("/")
         # Some servers leave root_path out of path, so it is cut off only where it is there.

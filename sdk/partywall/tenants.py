@@ -236,22 +236,14 @@ class Chain:
     async def _rest(
         self, scope: Scope, index: int, waiting: Awaitable[str | None], tenant: str | None
     ) -> str | None:
-        tenant = _agreed(tenant, await self._awaited(index, waiting))
+        tenant = _agreed(tenant, await awaited(self.resolvers[index], waiting))
         for further in range(index + 1, len(self.resolvers)):
-            named = self.resolvers[further](scope)
+            resolver = self.resolvers[further]
+            named = resolver(scope)
             if named is not None and not isinstance(named, str):
-                named = await self._awaited(further, named)
+                named = await awaited(resolver, named)
             tenant = _agreed(tenant, named)
         return tenant
-
-    async def _awaited(self, index: int, waiting: Awaitable[str | None]) -> str | None:
-        named: object = await waiting if inspect.isawaitable(waiting) else waiting
-        if named is None or isinstance(named, str):
-            return named
-        raise ConfigurationError(
-            f"the resolver {self.resolvers[index]!r} must give a tenant's id as a str, or None;"
-            f" it gave {named!r}"
-        )
 
 
 def chain(resolvers: Iterable[Resolver]) -> Chain:
@@ -261,6 +253,20 @@ def chain(resolvers: Iterable[Resolver]) -> Chain:
         ConfigurationError: there is none, or one is not callable.
     """
     return Chain(resolvers)
+
+
+async def awaited(resolver: Resolver, waiting: Awaitable[str | None]) -> str | None:
+    """The tenant that a resolver names which gave neither a str nor None.
+
+    Raises:
+        ConfigurationError: that is nothing to await, or it came to something else.
+    """
+    named: object = await waiting if inspect.isawaitable(waiting) else waiting
+    if named is None or isinstance(named, str):
+        return named
+    raise ConfigurationError(
+        f"the resolver {resolver!r} must give a tenant's id as a str, or None; it gave {named!r}"
+    )
 
 
 def _agreed(tenant: str | None, named: str | None) -> str | None:

@@ -4,15 +4,18 @@ Source: draft-ietf-httpapi-ratelimit-headers-11.
 """
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import http_sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partywall.decision import Decision, Window, rate_limit_headers
+from partywall.account import Lent, Spent
+from partywall.context import Tenant
+from partywall.decision import Decision, HeaderFamily, Window, rate_limit_headers
 from partywall.governed import SCOPE_KEY
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Permit
+from partywall.responses import raw
 from tests.unit.sdk.asgi import FULL_MINUTE, MINUTE, SECOND, Sidecar, answering, denied, request
 
 MOST = 10**15 - 1
@@ -112,6 +115,21 @@ def test_retry_after_is_whole_seconds_and_enough(decided):
         assert said is not None
         assert said.isdigit()
         assert int(said) == math.ceil(decided.retry_after)
+
+
+@given(
+    names,
+    st.lists(windows(), max_size=4, unique_by=lambda one: one.window),
+    st.integers(0, MAX_AMOUNT),
+    seconds,
+    st.sampled_from(get_args(HeaderFamily)),
+)
+def test_what_a_lease_says_in_bytes_is_what_its_decision_says(name, some, units, passed, family):
+    lent = Lent(Tenant("acme", "free"), name, tuple(some), told_at=100.0)
+    spent = Spent(lent.tenant, False, lent, 1, units, 100.0 + passed)
+    other = next(one for one in get_args(HeaderFamily) if one != family)
+    spent.headers(other)  # of another middleware that shares the client
+    assert spent.headers(family) == raw(rate_limit_headers(spent.decision, family))
 
 
 async def test_several_limits_of_one_request_are_items_of_one_field():
