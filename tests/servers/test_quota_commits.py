@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -57,7 +58,16 @@ def asking(
     terms: Mapping[str, Terms] = TERMS,
 ) -> Operation:
     key = None if name is None else f"key of {name}"
-    return Operation(tenant, what, terms, name or token_hex(8), fingerprint, "somebody", key)
+    return Operation(
+        tenant,
+        what,
+        terms,
+        name or token_hex(8),
+        fingerprint,
+        "somebody",
+        key,
+        kept=key is not None,
+    )
 
 
 def rows(database_url: str, query: str) -> list[tuple[Any, ...]]:
@@ -273,3 +283,17 @@ async def test_reading_is_under_row_level_security(
     assert (await stores[0].read("acme", scope="acme")).levels["users"].used == 3
     assert (await stores[0].read("acme", scope="umbrella")).levels == {}
     assert await stores[0].list_entries("acme", limit=9, scope="umbrella") == []
+
+
+async def test_a_key_of_one_attempt_keeps_what_was_done_and_no_denial(
+    commits: list[GroupCommit], database_url: str
+) -> None:
+    async def tried(amount: int, name: str) -> Outcome:
+        operation = asking(Consume({"users": amount}), name=name)
+        return await commits[0].commit(replace(operation, kept=False))
+
+    assert (await tried(51, "denied")).denied == ("users",)
+    first = await tried(1, "done")
+    assert await tried(1, "done") == first
+    kept = "SELECT id, kept_until - now() < interval '11 minutes' FROM quota_operations"
+    assert rows(database_url, kept) == [("done", True)]

@@ -388,6 +388,7 @@ def _path_of(tenant: str) -> str:
 
 def _key(given: str | None) -> str:
     if given is None:
-        return secrets.token_hex(16)
+        # Of this one attempt: the sidecar need not keep its denial, nor its answer for long.
+        return f"try:{secrets.token_hex(16)}"
     valid_key(given)
     return given

@@ -113,6 +113,6 @@ def _done(transaction: Transaction, operation: Operation) -> Outcome:
         return before.outcome
     book = transaction.books[operation.tenant]
     outcome = book.apply(operation)
-    if outcome.allowed or operation.key is not None:
+    if outcome.allowed or operation.kept:
         transaction.answered(operation, outcome)
     return outcome

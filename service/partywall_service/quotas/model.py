@@ -111,6 +111,7 @@ class Operation:
         fingerprint: of what was asked; a repeated id with another one is a conflict.
         actor: who asked, for the ledger.
         key: the caller's idempotency key, for the ledger; None when it sent none.
+        kept: whether whatever comes of it is kept, a denial too, for repetitions long after.
         reason: the caller's, for the ledger.
         beside: states of resources that are kept elsewhere, to be told in the answer.
         elsewhere: amounts of those, so that a reservation of both kinds knows all of its items.
@@ -123,6 +124,7 @@ class Operation:
     fingerprint: bytes
     actor: str
     key: str | None = None
+    kept: bool = False
     reason: str | None = None
     beside: tuple["QuotaState", ...] = ()
     elsewhere: Mapping[str, int] = field(default_factory=dict)

@@ -43,6 +43,11 @@ from partywall_service.quotas.model import (
 from partywall_service.quotas.store import LedgerEntry, QuotaStore
 
 
+RETRIED = "try:"
+"""How a key begins that names one attempt, repeated only for want of an answer, as the SDK's own do:
+its denials are not kept, so that they may be cheap, and its answers for minutes."""
+
+
 class QuotaError(Exception):
     """A quota's question that cannot be answered.
 
@@ -304,6 +309,7 @@ class Quotas:
             fingerprint=request.fingerprint,
             actor=request.actor,
             key=request.key,
+            kept=request.key is not None and not request.key.startswith(RETRIED),
             reason=request.reason,
         )
         place = self._place(what)
@@ -321,7 +327,7 @@ class Quotas:
 
     async def _durably(self, operation: Operation) -> Outcome:
         what = operation.what
-        if isinstance(what, Consume | Reserve) and operation.key is None:
+        if isinstance(what, Consume | Reserve) and not operation.kept:
             denial = await self._gate.denial(operation.tenant, what.items, operation.terms)
             if denial is not None:
                 return denial

@@ -31,8 +31,9 @@ from partywall_service.quotas.model import (
 KEPT_BY_KEY = timedelta(hours=48)
 """For how long a repeated idempotency key gets the first answer; 24 hours are promised."""
 
-KEPT_WITHOUT_KEY = timedelta(minutes=10)
-"""For how long an operation can be asked for whose commit was never confirmed."""
+KEPT_FOR_RETRIES = timedelta(minutes=10)
+"""For how long an operation can be asked for whose answer was lost, where no key of the caller's
+names it."""
 
 KEPT_SETTLED = timedelta(hours=48)
 """For how long a settled reservation answers a repetition."""
@@ -257,7 +258,7 @@ class Transaction:
                 fingerprint=[one.fingerprint for one, _ in self._answered],
                 answer=[_encode(outcome).decode() for _, outcome in self._answered],
                 kept_until=[
-                    self.now + (KEPT_BY_KEY if one.key else KEPT_WITHOUT_KEY)
+                    self.now + (KEPT_BY_KEY if one.kept else KEPT_FOR_RETRIES)
                     for one, _ in self._answered
                 ],
             )
