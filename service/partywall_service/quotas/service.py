@@ -42,10 +42,9 @@ from partywall_service.quotas.model import (
 )
 from partywall_service.quotas.store import LedgerEntry, QuotaStore
 
-
 RETRIED = "try:"
-"""How a key begins that names one attempt, repeated only for want of an answer, as the SDK's own do:
-its denials are not kept, so that they may be cheap, and its answers for minutes."""
+"""How a key begins that names one attempt, repeated only for want of an answer, as the SDK's own
+do: its denials are not kept, so that they may be cheap, and its answers for minutes."""
 
 
 class QuotaError(Exception):
