@@ -4,18 +4,14 @@ Source: docs/contract.md section 4, Tenants; RFC 4180 for CSV.
 """
 
 import csv
-import io
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from pydantic import ValidationError
 
 from partywall_service.api.errors import faults_of
 from partywall_service.api.schemas import MEANINGS, TenantChange
+from partywall_service.cli.csv_file import is_utf8, opened, records
 from partywall_service.cli.errors import CliError
 from partywall_service.cli.output import printable
 from partywall_service.names import TENANT_PATTERN, is_tenant_id
@@ -53,7 +49,7 @@ def read_rows(file: str) -> list[Row]:
     name = "standard input" if file == "-" else printable(file)
     checker = _Checker()
     try:
-        with _opened(file) as text:
+        with opened(file) as text:
             checker.read(text)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise CliError(f"cannot read {name}: {getattr(exc, 'strerror', None) or exc}") from exc
@@ -62,38 +58,6 @@ def read_rows(file: str) -> list[Row]:
             "\n".join(f"{name}: line {line}: {printable(said)}" for line, said in checker.faults)
         )
     return checker.rows
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[TextIO]:
-    """The file's text. Bytes that are not UTF-8 come as lone surrogates, for each to be told."""
-    if file != "-":
-        with Path(file).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            yield text
-        return
-    if sys.stdin is None:
-        raise CliError("cannot read standard input: it is closed")
-    piped = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="")
-    try:
-        yield piped
-    finally:
-        piped.detach()  # else it would close what is not ours
-
-
-def _records(text: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Every record that is not blank, or what is wrong with it, and the line it begins on."""
-    reader = csv.reader(text, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            yield line, exc
-        else:
-            if any(cells):
-                yield line, cells
 
 
 class _Checker:
@@ -107,11 +71,11 @@ class _Checker:
 
     def read(self, text: TextIO) -> None:
         """Takes the whole file; without a right header nothing below it can be understood."""
-        records = _records(text)
-        columns = self._header(*next(records, (1, [])))
+        lines = records(text)
+        columns = self._header(*next(lines, (1, [])))
         if self.faults:
             return
-        for line, record in records:
+        for line, record in lines:
             cells = self._cells(line, record)
             if cells is None:
                 continue
@@ -172,9 +136,7 @@ class _Checker:
         if isinstance(record, csv.Error):
             self._fault(line, f"expected CSV; {record}")
             return None
-        try:
-            "".join(record).encode()
-        except UnicodeEncodeError:  # see _opened
+        if not is_utf8(record):
             self._fault(line, "expected text in UTF-8")
             return None
         return record
