@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+import msgspec
 
 from partywall_service.admin_token import FILE
 from partywall_service.cli.errors import CliError, UsageError
@@ -21,6 +22,25 @@ from partywall_service.listening import UNIX, CannotListen, socket_path
 TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 1000
 """The largest page the API gives."""
+
+REFUSALS = frozenset({404, 409, 413, 422})
+"""Statuses of what this very request asks: they say nothing about the next one."""
+
+KEY_HEADER = "Idempotency-Key"
+
+_T = TypeVar("_T")
+
+
+class Refused(CliError):
+    """The sidecar refuses this very request (`REFUSALS`); another may be taken."""
+
+
+class Conflict(Refused):
+    """It does not fit what is there now."""
+
+
+class Unanswered(CliError):
+    """Nobody knows whether the request was done: the answer is missing, or says so."""
 
 
 class Token(NamedTuple):
@@ -90,9 +110,9 @@ class Sidecar:
     ) -> None:
         self._http.close()
 
-    def get(self, *path: str) -> dict[str, Any]:
+    def get(self, *path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Reads one thing; `path` follows `/v1` and is quoted here."""
-        return self.object_of(self._request("GET", path))
+        return self.object_of(self._request("GET", path, query=query))
 
     def find_one(self, *path: str) -> dict[str, Any] | None:
         """Reads one thing; None when there is none."""
@@ -106,16 +126,20 @@ class Sidecar:
         response = self._request("PUT", path, body=body)
         return self.object_of(response), response.status_code == 201
 
-    def post(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes one thing."""
-        return self.object_of(self._request("POST", path, body=body))
+    def post(self, *path: str, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Makes one thing; with an idempotency `key`, once however often it is asked."""
+        return self.object_of(self._request("POST", path, body=body, key=key))
 
     def delete(self, *path: str) -> None:
         """Removes one thing."""
         self._request("DELETE", path)
 
     def list(
-        self, key: str, *path: str, filters: Mapping[str, str] | None = None
+        self,
+        key: str,
+        *path: str,
+        filters: Mapping[str, str] | None = None,
+        at_most: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Every item of a list, through all of its pages.
 
@@ -123,8 +147,10 @@ class Sidecar:
             key: where a page has its items.
             path: as for `get`.
             filters: query parameters.
+            at_most: how many the caller will take; no page is larger than that.
         """
-        query = {**(filters or {}), "page_size": str(PAGE_SIZE)}
+        size = PAGE_SIZE if at_most is None else min(at_most, PAGE_SIZE)
+        query = {**(filters or {}), "page_size": str(size)}
         while True:
             page = self.object_of(self._request("GET", path, query=query))
             items, cursor = page.get(key), page.get("next_cursor")
@@ -151,6 +177,17 @@ class Sidecar:
             raise self._no_sidecar()
         return value
 
+    def read_as(self, kind: type[_T], answer: Mapping[str, Any]) -> _T:
+        """An answer as the struct that it should be; fields that are new to it are left out.
+
+        Raises:
+            CliError: it is none.
+        """
+        try:
+            return msgspec.convert(answer, kind)
+        except msgspec.ValidationError as exc:
+            raise self._no_sidecar() from exc
+
     def _request(
         self,
         method: str,
@@ -158,8 +195,9 @@ class Sidecar:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> httpx.Response:
-        return self.checked(self._send(method, path, query=query, body=body))
+        return self.checked(self._send(method, path, query=query, body=body, key=key))
 
     def _send(
         self,
@@ -168,16 +206,21 @@ class Sidecar:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> httpx.Response:
+        headers = None if key is None else {KEY_HEADER: key}
         with self.telling():
-            return self._http.request(method, path_of(*path), params=query, json=body)
+            return self._http.request(
+                method, path_of(*path), params=query, json=body, headers=headers
+            )
 
     @contextmanager
     def telling(self) -> Iterator[None]:
         """Turns what can go wrong with a request inside into a sentence.
 
         Raises:
-            CliError: there is no answer.
+            CliError: there is no sidecar to send it to.
+            Unanswered: it was sent, and there is no answer.
             UsageError: the URL is none.
         """
         try:
@@ -188,25 +231,27 @@ class Sidecar:
                 "`partywall serve`, or name it with --url"
             ) from exc
         except httpx.TimeoutException as exc:
-            raise CliError(
+            raise Unanswered(
                 f"the sidecar at {self.url} did not answer within {TIMEOUT_SECONDS:.0f} s"
             ) from exc
         except UnicodeError as exc:  # a host that only looking it up refuses
             raise _not_a_url(self.url) from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise CliError(f"the connection to the sidecar at {self.url} failed: {exc}") from exc
+            raise Unanswered(f"the connection to the sidecar at {self.url} failed: {exc}") from exc
 
     def checked(self, response: httpx.Response) -> httpx.Response:
         """The response, if it is a success.
 
         Raises:
-            CliError: it is not; the sentence is the sidecar's own where it has one.
+            CliError: it is not; the sentence is the sidecar's own where it has one. `Refused`,
+                `Conflict` and `Unanswered` where the status says so.
         """
         if response.is_success:
             return response
         problem = problem_of(response)
+        error = _error_of(response.status_code)
         if problem is None:
-            raise CliError(
+            raise (error if error is Unanswered else CliError)(
                 f"{self.url} answered {response.status_code} and no problem+json; "
                 "is it a Partywall sidecar?"
             )
@@ -214,7 +259,7 @@ class Sidecar:
             raise CliError(
                 f"the sidecar at {self.url} does not take the token from {self._token.source}"
             )
-        raise CliError(problem)
+        raise error(problem)
 
     def object_of(self, response: httpx.Response) -> dict[str, Any]:
         """The JSON object a successful response has.
@@ -276,6 +321,14 @@ def problem_of(response: httpx.Response) -> str | None:
         return None
     detail = problem.get("detail") or problem.get("title")
     return " ".join(detail.split()) if isinstance(detail, str) else None
+
+
+def _error_of(status: int) -> type[CliError]:
+    if status >= 500:
+        return Unanswered
+    if status == 409:
+        return Conflict
+    return Refused if status in REFUSALS else CliError
 
 
 def _not_a_url(url: str) -> UsageError:

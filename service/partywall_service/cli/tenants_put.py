@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
-from partywall_service.cli.client import Sidecar, path_of, problem_of
+from partywall_service.cli.client import REFUSALS, Sidecar, path_of, problem_of
 from partywall_service.cli.tenants_file import Row
 
 IN_FLIGHT = 32
@@ -17,9 +17,6 @@ TRIES = 5
 
 LONGEST_PAUSE = 10.0
 """Seconds between two tries, before jitter, whatever Retry-After says."""
-
-_OF_THE_LINE = frozenset({404, 409, 413, 422})
-"""Refusals that say nothing about the next line."""
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -78,7 +75,7 @@ class TenantsPut:
             async with self._sidecar.connection() as http:
                 for row in rest:  # one iterator for all: each takes the next
                     response = await self._put(http, row)
-                    said = problem_of(response) if response.status_code in _OF_THE_LINE else None
+                    said = problem_of(response) if response.status_code in REFUSALS else None
                     if said is None:
                         self._count(response)
                     elif response.status_code == 409:
