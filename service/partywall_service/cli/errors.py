@@ -1,6 +1,7 @@
 """How the command line fails: one plain sentence on stderr, never a traceback for a user's mistake.
 
-Exit codes: 0 done, 1 an error, 2 a wrong use of the command line, 130 Ctrl-C (as shells do).
+Exit codes: 0 done, 1 an error, 2 a wrong use of the command line, 3 denied by a quota, 130 Ctrl-C
+(as shells do).
 """
 
 import os

@@ -87,10 +87,27 @@ TenantArgument = Annotated[
         metavar="TENANT", callback=_tenant_id, help="The tenant's id.", show_default=False
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 TierOption = Annotated[
     str | None, typer.Option("--tier", metavar="TIER", callback=_name, help="Its tier.")
 ]
+NeededTierOption = Annotated[
+    str,
+    typer.Option(
+        "--tier", metavar="TIER", callback=_name, help="The other tier.", show_default=False
+    ),
+]
+ResourceOption = Annotated[
+    str | None,
+    typer.Option("--resource", metavar="RESOURCE", callback=_name, help="Of this one only."),
+]
 KindArgument = Annotated[Kind, typer.Argument(help="What the override is of.", show_default=False)]
+TenantOrNoneArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TENANT", callback=_tenant_id, help="The tenant's id.", show_default=False
+    ),
+]
 NameArgument = Annotated[
     str,
     typer.Argument(

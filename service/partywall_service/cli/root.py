@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from partywall_service.cli import config, db, overrides, serve, simulate, tenants, tokens
+from partywall_service.cli import config, db, overrides, quotas, serve, simulate, tenants, tokens
 from partywall_service.cli.errors import Commands
 from partywall_service.cli.options import example
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(config.app, name="config")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(overrides.app, name="overrides")
+app.add_typer(quotas.app, name="quotas")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
