@@ -35,18 +35,19 @@ class Model:
         self.reservations: dict[str, Reservation] = {}
         self._known: dict[tuple[str, str], Answered] = {}
 
-    def apply(self, operation: Operation, now: int) -> Outcome:
+    def apply(self, operations: Sequence[Operation], now: int) -> list[Outcome]:
+        """What one transaction does, as commits.py has it."""
         book = self._book(now)
         transaction = SimpleNamespace(
-            books={operation.tenant: book},
+            books=dict.fromkeys((one.tenant for one in operations), book),
             known=self._known,
             answered=lambda one, outcome: self._known.update(
                 {(one.tenant, one.id): Answered(one.fingerprint, outcome)}
             ),
         )
-        outcome = _done(transaction, operation)
+        outcomes = [_done(transaction, operation) for operation in operations]
         self._keep(book)
-        return outcome
+        return outcomes
 
     def read(self, terms: Mapping[str, Terms], now: int) -> list[QuotaState]:
         book = self._book(now)
@@ -95,11 +96,12 @@ class Pair:
 
     def operation(self, what: What, key: str | None = None, fingerprint: bytes = b"") -> Operation:
         name = key or f"operation {next(self._names)}"
-        return Operation(self.tenant, what, self.terms, name, fingerprint, "tester", key)
+        kept = key is not None and not key.startswith("try:")
+        return Operation(self.tenant, what, self.terms, name, fingerprint, "tester", key, kept)
 
     def compare(self, now: int, *operations: Operation, crossings: bool = True) -> list[Outcome]:
         """Does the operations in one call, and answers what both said."""
-        expected = [self.model.apply(operation, now) for operation in operations]
+        expected = self.model.apply(operations, now)
         got = self._script.apply(operations, now)
         assert [_plain(one, crossings) for one in got] == [
             _plain(one, crossings) for one in expected

@@ -28,6 +28,10 @@ _HEAD = 4
 _STATE = 6
 """Words of a state."""
 
+Word = bytes | int
+Reply = Sequence[Word] | bytes
+"""As the script's header has it."""
+
 _NOTHING = Terms(None)
 """What applies to a resource that no tier names any more."""
 
@@ -47,17 +51,17 @@ class Context(msgspec.Struct, frozen=True, array_like=True):
 _contexts = msgspec.json.Decoder(Context)
 
 
-def outcome_of(operation: Operation, reply: str, context: bytes) -> Outcome:
+def outcome_of(operation: Operation, reply: Reply, context: bytes) -> Outcome:
     """What came of an operation; a refusal where it could not be done.
 
     Args:
         operation: as it was asked.
-        reply: of the script, words with spaces between.
+        reply: of the script.
         context: of another try, where the reply is the one that was given then.
     """
-    words = reply.split(" ")
+    words = _words(reply)
     code = words[0]
-    if code not in ("done", "denied"):
+    if code not in (b"done", b"denied"):
         return _refusal(operation, code, words[_HEAD:])
     what = operation.what
     terms, name = operation.terms, what.reservation if isinstance(what, Reserve) else None
@@ -66,10 +70,10 @@ def outcome_of(operation: Operation, reply: str, context: bytes) -> Outcome:
         terms, name = first.terms, first.reservation
     details = _HEAD + _STATE * int(words[3])
     states, crossings = _states(words[_HEAD:details], terms)
-    quotas = (*states, *operation.beside) if operation.beside else tuple(states)
+    quotas = (*states, *operation.beside)
     at = instant(int(words[1]))
-    if code == "denied":
-        return Outcome(quotas, tuple(words[details:]), at=at)
+    if code == b"denied":
+        return Outcome(quotas, tuple(map(_text, words[details:])), at=at)
     if isinstance(what, Reserve):
         expires_at = instant(int(words[2]))
         return Outcome(quotas, reservation=name, expires_at=expires_at, at=at)
@@ -84,29 +88,36 @@ def outcome_of(operation: Operation, reply: str, context: bytes) -> Outcome:
     return Outcome(quotas, crossings=tuple(crossings), at=at)
 
 
-def states_of(reply: str, terms: Mapping[str, Terms]) -> list[QuotaState]:
+def states_of(reply: Reply, terms: Mapping[str, Terms]) -> list[QuotaState]:
     """The quotas that were only looked at."""
-    return _states(reply.split(" ")[_HEAD:], terms)[0]
+    return _states(_words(reply)[_HEAD:], terms)[0]
+
+
+def _words(reply: Reply) -> Sequence[Word]:
+    return reply.split(b" ") if isinstance(reply, bytes) else reply
+
+
+def _text(word: Word) -> str:
+    return word.decode() if isinstance(word, bytes) else str(word)
 
 
 def _states(
-    words: Sequence[str], terms: Mapping[str, Terms]
+    words: Sequence[Word], terms: Mapping[str, Terms]
 ) -> tuple[list[QuotaState], list[Crossing]]:
     """Levels under the terms that apply, and the thresholds they have crossed just now."""
     states: list[QuotaState] = []
     crossings: list[Crossing] = []
     for place in range(0, len(words), _STATE):
-        resource = words[place]
+        resource = _text(words[place])
         used, reserved, version, start, delta = map(int, words[place + 1 : place + _STATE])
         applies = terms.get(resource, _NOTHING)
-        limit = applies.limit
-        reached = [one for one in applies.thresholds if limit and used * 100 >= one * limit]
-        if reached and limit:
-            crossings += [
-                Crossing(resource, one, used, limit)
-                for one in reached
-                if (used - delta) * 100 < one * limit
-            ]
+        limit, per, crossed = applies.limit, applies.per, None
+        for one in applies.thresholds:
+            if not limit or used * 100 < one * limit:
+                break
+            crossed = one
+            if (used - delta) * 100 < one * limit:
+                crossings.append(Crossing(resource, one, used, limit))
         states.append(
             QuotaState(
                 resource,
@@ -115,10 +126,10 @@ def _states(
                 used,
                 reserved,
                 None if limit is None else max(0, limit - used - reserved),
-                applies.per,
-                _resets_at(applies.per, start) if applies.per and start >= 0 else None,
+                per,
+                _resets_at(per, start) if per and start >= 0 else None,
                 version,
-                max(reached, default=None),
+                crossed,
             )
         )
     return states, crossings
@@ -129,12 +140,12 @@ def _resets_at(per: Period, start: int) -> datetime:
     return period_end(per, instant(start))
 
 
-def _refusal(operation: Operation, code: str, details: Sequence[str]) -> Outcome:
+def _refusal(operation: Operation, code: Word, details: Sequence[Word]) -> Outcome:
     what = operation.what
-    if code == "other":
+    if code == b"other":
         return refused("conflict", "the idempotency key was used for another request before")
     if isinstance(what, Release):
-        resource, used = details
+        resource, used = _text(details[0]), int(details[1])
         return refused(
             "conflict",
             f"expected to release at most the {used} of {resource!r} in use;"
@@ -144,24 +155,26 @@ def _refusal(operation: Operation, code: str, details: Sequence[str]) -> Outcome
         return refused(
             "conflict",
             f"expected {what.resource!r} to be at version {what.if_version}; it has moved on to"
-            f" {details[0]}",
+            f" {int(details[0])}",
         )
     if isinstance(what, Settle):
         return _not_settled(what, code, details)
     raise ValueError(f"volatile.lua refused a {type(what).__name__} with {code!r}")
 
 
-def _not_settled(settle: Settle, code: str, details: Sequence[str]) -> Outcome:
-    if code == "unknown":
+def _not_settled(settle: Settle, code: Word, details: Sequence[Word]) -> Outcome:
+    if code == b"unknown":
         return refused("unknown-reservation", f"there is no reservation {settle.reservation!r}")
-    if code == "too_much":
-        resource, held = details
+    if code == b"too_much":
+        resource, held = _text(details[0]), int(details[1])
         return refused(
             "invalid-request",
             f"expected to commit at most the {held} of {resource!r} that are reserved;"
             f" got {(settle.items or {})[resource]}",
         )
-    if code == "otherwise":
-        taken = dict(zip(details[::2], map(int, details[1::2]), strict=True))
+    if code == b"otherwise":
+        # One word of an array, several of a line.
+        words = " ".join(map(_text, details)).split()
+        taken = dict(zip(words[::2], map(int, words[1::2]), strict=True))
         return refused("conflict", f"it was committed with other items: {taken}")
-    return refused("conflict", f"the reservation is {details[0]} already")
+    return refused("conflict", f"the reservation is {_text(details[0])} already")

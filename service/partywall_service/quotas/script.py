@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from secrets import token_hex
 from typing import Any
 
@@ -24,7 +25,8 @@ from partywall_service.quotas.model import (
     SetUsed,
     Terms,
 )
-from partywall_service.quotas.replies import Context, outcome_of, states_of
+from partywall_service.quotas.replies import Context, Reply, outcome_of, states_of
+from partywall_service.quotas.store import KEPT_BY_KEY, KEPT_FOR_RETRIES
 
 TRIES = 3
 """Calls until one finds the calendar that it was sent with: a clock turns a day once in a while."""
@@ -34,6 +36,8 @@ _PERIODS = {None: 0, "day": 1, "week": 2, "month": 3}
 
 _KINDS = {Consume: "consume", Release: "release", Reserve: "reserve", SetUsed: "set"}
 _SETTLED = {"committed": "commit", "cancelled": "cancel"}
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -126,7 +130,7 @@ class _Batch:
     def _read(self, read: Read) -> _Words:
         levels = self._place_of(read.tenant)
         items = _items(dict.fromkeys(read.terms, 0), read.terms)
-        return ("look", levels, levels + 1, 0, 0, "", items, 0, "", "")
+        return "look", levels, levels + 1, 0, 0, "", items, 0, "", "", 0, False
 
     def _change(self, operation: Operation) -> _Words:
         tenant, what, terms = operation.tenant, operation.what, operation.terms
@@ -147,15 +151,18 @@ class _Batch:
                 amounts = what.items
         if name:
             record = self._add(keys.reservation(self._prefix, tenant, name))
-        answer, fingerprint, context = 0, "", ""
+        answer, fingerprint, context, life = 0, "", "", 0
         if operation.key is not None:
             answer = self._add(keys.answer(self._prefix, tenant, operation.id))
             fingerprint = operation.fingerprint.hex()
+            life = (KEPT_BY_KEY if operation.kept else KEPT_FOR_RETRIES) // _MILLISECOND
         if answer or isinstance(what, Settle):
             applied = {one: terms[one] for one in amounts}
             context = _encode(Context(applied, name)).decode()
         items = _items(amounts, terms)
-        return kind, levels, levels + 1, record, answer, name, items, extra, fingerprint, context
+        places = (levels, levels + 1, record, answer)
+        kept = (fingerprint, context, life, operation.kept)
+        return kind, *places, name, items, extra, *kept
 
     def _place_of(self, tenant: str) -> int:
         """Where the tenant's levels are among the keys; its holds follow."""
@@ -170,10 +177,10 @@ class _Batch:
         return len(self.keys) + 1  # the first is the call's
 
 
-def _outcome(asked: Operation | Read, reply: bytes, context: bytes) -> Outcome:
+def _outcome(asked: Operation | Read, reply: Reply, context: bytes) -> Outcome:
     if isinstance(asked, Read):
-        return Outcome(tuple(states_of(reply.decode(), asked.terms)))
-    return outcome_of(asked, reply.decode(), context)
+        return Outcome(tuple(states_of(reply, asked.terms)))
+    return outcome_of(asked, reply, context)
 
 
 def _items(amounts: Mapping[str, int], terms: Mapping[str, Terms]) -> list[_Words]:

@@ -4,12 +4,14 @@
 -- KEYS[i]    as the operations name them by their place:
 --              levels        a hash, by resource, of whole numbers with spaces between: used, reserved,
 --                            version, the kind of period it was last counted by, its start (-1: none),
---                            and the day (since the epoch) on which the hash's life was last renewed
+--                            how often it was refilled, and the day (since the epoch) on which the
+--                            hash's life was last renewed
 --              holds         a sorted set of what reservations hold, by when they expire; a member:
---                            resource, amount, start of the period (-1: none), the reservation's name
+--                            resource, amount, how often the level had been refilled, the reservation's
+--                            name
 --              reservation   a hash: status (held, committed or cancelled), items (of each: resource,
---                            amount, start), and of a settled one taken (of each: resource, amount),
---                            reply and context
+--                            amount, refills), and of a settled one taken (of each: resource,
+--                            amount), reply and context
 --              answer        a string of three lines: fingerprint, reply, context
 -- ARGV[1]    now in microseconds, or '' for this server's clock (tests give one)
 -- ARGV[2]    the calendar by the caller's guess, in microseconds with spaces between: the starts of
@@ -17,7 +19,8 @@
 -- ARGV[3]    the operations in JSON, each an array: kind; places of its levels, its holds, its
 --            reservation and its answer (0: none); the reservation's name; items, of each: resource,
 --            kind of period (0 none, 1 day, 2 week, 3 month), limit, amount; an extra; fingerprint;
---            context, which only the caller reads. By kind:
+--            context, which only the caller reads; for how many milliseconds its answer is kept; and
+--            whether also when it was not done. By kind:
 --              look, consume, release      no extra (0)
 --              reserve                     extra: microseconds until it expires
 --              commit                      extra: false for all of it, or of each item: resource,
@@ -27,7 +30,7 @@
 -- returns    what became of the call ('run', 'moved': the calendar is not that of now, 'again': it was
 --            run before; both changed nothing), now in microseconds; then, where it was run, of each
 --            operation its reply and the context it was given with, '' unless that was another's. A
---            reply is words with spaces between:
+--            reply is an array, or as it is kept a line with spaces between:
 --              code, now, when the reservation expires (0: none), how many states follow;
 --              of each state: resource, used, reserved, version, start (-1: none), change of used;
 --              by code:
@@ -37,7 +40,7 @@
 --                moved_on    the version
 --                unknown     nothing
 --                too_much    a resource, what is reserved of it
---                otherwise   what was committed, of each: resource, amount
+--                otherwise   what was committed, of each: resource, amount; in one word
 --                settled     how: committed, cancelled or expired
 --                other       nothing: the answer kept was to another fingerprint
 --
@@ -50,7 +53,6 @@ local CALL_KEPT = 10000 -- a broken connection's call is sent again at once
 local LEVELS_KEPT = 400 * DAY
 local HOLDS_KEPT = 402 * DAY -- longer than levels, which must not keep what nobody gives back
 local SETTLED_KEPT = 2 * DAY
-local ANSWER_KEPT = 2 * DAY
 
 local format, match, gmatch = string.format, string.match, string.gmatch
 local call = redis.call
@@ -77,15 +79,24 @@ local today = math.floor(now / 1000 / DAY)
 --- @include "levels"
 
 local function reply_of(code, book, items, deltas, expires_at)
-  local words = { code, format('%.0f', now), format('%.0f', expires_at or 0), #items }
-  for place, item in ipairs(items) do
-    words[place + 4] = state_of(book, item, deltas and deltas[item[1]] or 0)
+  local words = { code, now, expires_at or 0, #items }
+  for _, item in ipairs(items) do
+    say_state(words, book, item, deltas and deltas[item[1]] or 0)
   end
   return words
 end
 
 local function refusal(code, ...)
-  return { code, format('%.0f', now), 0, 0, ... }
+  return { code, now, 0, 0, ... }
+end
+
+-- A reply as it is kept: one line.
+local function line_of(words)
+  local line = {}
+  for place, word in ipairs(words) do
+    line[place] = type(word) == 'number' and format('%.0f', word) or word
+  end
+  return table.concat(line, ' ')
 end
 
 -- The resources that cannot take so much more.
@@ -132,7 +143,7 @@ function kinds.release(book, items)
   for _, item in ipairs(items) do
     local level = current(book, item)
     if item[4] > level.used then
-      return refusal('below', item[1], format('%.0f', level.used))
+      return refusal('below', item[1], level.used)
     end
   end
   for _, item in ipairs(items) do
@@ -145,7 +156,7 @@ function kinds.set(book, items, version)
   local item = items[1]
   local level = current(book, item)
   if version >= 0 and version ~= level.version then
-    return refusal('moved_on', format('%.0f', level.version))
+    return refusal('moved_on', level.version)
   end
   local delta = item[4] - level.used
   if delta ~= 0 then
@@ -178,16 +189,16 @@ local function answer_to(operation)
   if kept then
     local first, reply, with = match(kept, '^([^\n]*)\n([^\n]*)\n(.*)$')
     if first ~= fingerprint then
-      return table.concat(refusal('other'), ' '), ''
+      return refusal('other'), ''
     end
     return reply, with
   end
   local book = book_of(KEYS[levels], KEYS[holds])
-  local words, with = kinds[kind](book, items, extra, KEYS[record], name, context)
-  local reply = type(words) == 'table' and table.concat(words, ' ') or words
-  if answer > 0 then
-    local text = fingerprint .. '\n' .. reply .. '\n' .. (with or context)
-    call('SET', KEYS[answer], text, 'PX', ANSWER_KEPT)
+  local reply, with = kinds[kind](book, items, extra, KEYS[record], name, context)
+  local line = type(reply) == 'string' and reply or answer > 0 and line_of(reply)
+  if answer > 0 and (operation[12] or match(line, '^done ')) then
+    local text = fingerprint .. '\n' .. line .. '\n' .. (with or context)
+    call('SET', KEYS[answer], text, 'PX', operation[11])
   end
   return reply, with or ''
 end

@@ -22,13 +22,14 @@ end
 local function level_of(book, resource)
   local level = book.levels[resource]
   if not level then
-    level = { used = 0, reserved = 0, version = 0, per = 0, start = -1, renewed = -1 }
+    level = { used = 0, reserved = 0, version = 0, per = 0, start = -1, refills = 0, renewed = -1 }
     local kept = call('HGET', book.key, resource)
     if kept then
-      local used, reserved, version, per, start, renewed =
-        match(kept, '^(%d+) (%d+) (%d+) (%d) (%-?%d+) (%-?%d+)$')
+      local used, reserved, version, per, start, refills, renewed =
+        match(kept, '^(%d+) (%d+) (%d+) (%d) (%-?%d+) (%d+) (%-?%d+)$')
       level.used, level.reserved, level.version = tonumber(used), tonumber(reserved), tonumber(version)
-      level.per, level.start, level.renewed = tonumber(per), tonumber(start), tonumber(renewed)
+      level.per, level.start, level.refills = tonumber(per), tonumber(start), tonumber(refills)
+      level.renewed = tonumber(renewed)
     end
     book.levels[resource] = level
   end
@@ -40,9 +41,10 @@ local function touch(level)
   level.changed = true
 end
 
-local function unhold(book, resource, amount, start)
+-- What was held before the level was refilled counts no more.
+local function unhold(book, resource, amount, refills)
   local level = level_of(book, resource)
-  if start == level.start then
+  if refills == level.refills then
     level.reserved = math.max(0, level.reserved - amount) -- less only where the server lost levels
     touch(level)
   end
@@ -58,8 +60,8 @@ local function give_back_expired(book)
   local upto = format('%.0f', now)
   local due = call('ZRANGEBYSCORE', book.holds, '-inf', upto, 'LIMIT', 0, MOST_GIVEN_BACK)
   for _, member in ipairs(due) do
-    local resource, amount, start = match(member, '^(%S+) (%d+) (%-?%d+) ')
-    unhold(book, resource, tonumber(amount), tonumber(start))
+    local resource, amount, refills = match(member, '^(%S+) (%d+) (%d+) ')
+    unhold(book, resource, tonumber(amount), tonumber(refills))
   end
   if #due > 0 then
     call('ZREM', book.holds, unpack(due))
@@ -87,7 +89,7 @@ local function current(book, item)
       touch(level)
     end
     level.used, level.reserved = 0, 0
-    level.per, level.start = per, starts[per]
+    level.per, level.start, level.refills = per, starts[per], level.refills + 1
   end
   return level
 end
@@ -105,22 +107,24 @@ local function hold(book, item, name, expires_at)
   level.reserved = level.reserved + item[4]
   level.per = item[2]
   touch(level)
-  local held = format('%s %.0f %.0f', item[1], item[4], level.start)
+  local held = format('%s %.0f %.0f', item[1], item[4], level.refills)
   call('ZADD', book.holds, format('%.0f', expires_at), held .. ' ' .. name)
   call('PEXPIRE', book.holds, HOLDS_KEPT)
   return held
 end
 
--- One state of a reply; of a level whose period has ended, as it will be refilled.
-local function state_of(book, item, delta)
-  local resource, per = item[1], item[2]
-  local level = level_of(book, resource)
+-- Adds a state to a reply; of a level whose period has ended, as it will be refilled.
+local function say_state(words, book, item, delta)
+  local per = item[2]
+  local level = level_of(book, item[1])
   local used, reserved, version, start = level.used, level.reserved, level.version, level.start
   if has_ended(level, per) then
     version = (used > 0 or reserved > 0) and version + 1 or version
     used, reserved, start = 0, 0, starts[per]
   end
-  return format('%s %.0f %.0f %.0f %.0f %.0f', resource, used, reserved, version, start, delta)
+  local at = #words
+  words[at + 1], words[at + 2], words[at + 3] = item[1], used, reserved
+  words[at + 4], words[at + 5], words[at + 6] = version, start, delta
 end
 
 local function write_levels()
@@ -131,8 +135,8 @@ local function write_levels()
         renews = renews or level.renewed ~= today
         fields[#fields + 1] = resource
         fields[#fields + 1] = format(
-          '%.0f %.0f %.0f %d %.0f %.0f',
-          level.used, level.reserved, level.version, level.per, level.start, today
+          '%.0f %.0f %.0f %d %.0f %.0f %.0f',
+          level.used, level.reserved, level.version, level.per, level.start, level.refills, today
         )
       end
     end

@@ -46,7 +46,7 @@ local function consume_held(book, held, mine, taken, name)
     give_back(book, one, name)
     local amount = taken[one[1]]
     -- What was reserved in an earlier period counted there, and that one is over.
-    if amount and current(book, mine[place]).start == one[3] then
+    if amount and current(book, mine[place]).refills == one[3] then
       use(book, mine[place], amount)
       deltas[one[1]] = amount
     end
@@ -77,15 +77,15 @@ local function settle(as, book, items, named, record, name, context)
   for _, item in ipairs(items) do
     terms[item[1]] = item
   end
-  for resource, amount, start in gmatch(kept[2], '(%S+) (%d+) (%-?%d+)') do
+  for resource, amount, refills in gmatch(kept[2], '(%S+) (%d+) (%d+)') do
     amounts[resource] = tonumber(amount)
-    held[#held + 1] = { resource, tonumber(amount), tonumber(start) }
+    held[#held + 1] = { resource, tonumber(amount), tonumber(refills) }
     mine[#mine + 1] = terms[resource] or { resource, 0 } -- to what no tier names, nothing applies
   end
   local taken, order = taken_of(as, named, held)
   for _, pair in ipairs(as == 'committed' and named or {}) do
     if pair[2] > (amounts[pair[1]] or 0) then
-      return refusal('too_much', pair[1], format('%.0f', amounts[pair[1]] or 0))
+      return refusal('too_much', pair[1], amounts[pair[1]] or 0)
     end
   end
   if status == as then
@@ -104,9 +104,9 @@ local function settle(as, book, items, named, record, name, context)
     return refusal('settled', status)
   end
   local deltas = consume_held(book, held, mine, taken, name)
-  local reply = table.concat(reply_of('done', book, mine, deltas), ' ')
-  local words = table.concat(order, ' ')
-  call('HSET', record, 'status', as, 'taken', words, 'reply', reply, 'context', context)
+  local reply = reply_of('done', book, mine, deltas)
+  call('HSET', record, 'status', as, 'taken', table.concat(order, ' '))
+  call('HSET', record, 'reply', line_of(reply), 'context', context)
   call('PEXPIRE', record, SETTLED_KEPT)
   return reply
 end
