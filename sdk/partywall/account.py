@@ -1,7 +1,6 @@
 """What one process holds of one tenant's one limit: a lease, or an answer that goes on holding."""
 
 import asyncio
-from collections import deque
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -130,6 +129,9 @@ class Waiter(NamedTuple):
     answer: "asyncio.Future[Answer]"
 
 
+_NOTHING_LENT = Lent(Tenant(id="", tier=None), "")
+
+
 class Account:
     """What one process holds of one tenant's one limit. Times are of the process's own clock.
 
@@ -176,13 +178,13 @@ class Account:
         self.held: Settled | None = None
         self.held_cost = 0
         self.held_until = 0.0
-        self.waiting: deque[Waiter] = deque()
+        self.waiting: list[Waiter] = []  # a deque would be most of what an idle account takes
         self.asking = False
         self.returning = False
         self._told_at = 0.0
         self._asked_at = 0.0
         self._spent = 0
-        self._lent = Lent(self.tenant, limit)
+        self._lent = _NOTHING_LENT
         self._horizon = 0.0
 
     def take(self, cost: int, now: float) -> Answer | None:
@@ -199,7 +201,7 @@ class Account:
         A tenant that asked a moment ago will ask again: it gets what its rate since then would
         spend while a lease lasts, growing at most twofold from one lease to the next.
         """
-        self.waiting = deque([waiter for waiter in self.waiting if not waiter.answer.done()])
+        self.waiting = [waiter for waiter in self.waiting if not waiter.answer.done()]
         if not self.waiting:
             return None
         # Together they may cost more than one ask can name: what is granted serves the oldest.
@@ -254,10 +256,16 @@ class Account:
         self._lent = Lent(
             self.tenant, self.limit, self.windows or (), self._told_at, permit.degraded
         )
-        while self.waiting and self.waiting[0].cost <= self.units:
-            waiter = self.waiting.popleft()
+        served = 0
+        for waiter in self.waiting:
+            if waiter.cost > self.units:
+                break
+            served += 1
             if not waiter.answer.done():  # else its request went away, and its units stay in hand
                 waiter.answer.set_result(self._spend(waiter.cost, now))
+        del self.waiting[:served]
+        if not self.units:
+            self._lent = _NOTHING_LENT  # an account that only asked once keeps nothing of it
 
     def hold(self, ask: Ask, permit: Permit, until: float, now: float) -> None:
         """Keeps an answer that needs no units, and gives it to all whom it fits."""
@@ -275,7 +283,7 @@ class Account:
                 unfit.append(waiter)
             elif not waiter.answer.done():
                 waiter.answer.set_result(_for_cost(held, waiter.cost))
-        self.waiting = deque(unfit)
+        self.waiting = unfit
 
     def _spend(self, cost: int, now: float) -> Spent:
         self.units -= cost

@@ -380,8 +380,9 @@ class Permits:
             self._release(account)
 
     def _release(self, account: Account) -> None:
-        while account.waiting:
-            self._settle(account, account.waiting.popleft())
+        waiting, account.waiting = account.waiting, []
+        for waiter in waiting:
+            self._settle(account, waiter)
 
     def _settle(self, account: Account, waiter: Waiter) -> None:
         if not waiter.answer.done():
