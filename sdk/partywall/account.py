@@ -55,6 +55,7 @@ class Lent(msgspec.Struct, eq=False):
         windows: with all of its units spent.
         told_at: when that was so.
         degraded: as in the decisions.
+        template: the headers of those answers, of the family that was asked for last.
     """
 
     tenant: Tenant
@@ -62,14 +63,7 @@ class Lent(msgspec.Struct, eq=False):
     windows: tuple[Window, ...] = ()
     told_at: float = 0.0
     degraded: bool = False
-    _template: HeaderTemplate | None = None
-
-    def headers(self, family: HeaderFamily, units: int, now: float) -> RawHeaders:
-        """Those of an answer, with what was still in hand at that time."""
-        template = self._template
-        if template is None or template.family != family:  # two middlewares may share a client
-            template = self._template = HeaderTemplate(self.limit, self.windows, family)
-        return template.filled(units, now - self.told_at)
+    template: HeaderTemplate | None = None
 
 
 class Spent(msgspec.Struct, eq=False):
@@ -114,7 +108,11 @@ class Spent(msgspec.Struct, eq=False):
 
     def headers(self, family: HeaderFamily) -> RawHeaders:
         """What the request's response says of it."""
-        return self._lent.headers(family, self._units, self._now)
+        lent = self._lent
+        template = lent.template
+        if template is None or template.family != family:  # two middlewares may share a client
+            template = lent.template = HeaderTemplate(lent.limit, lent.windows, family)
+        return template.filled(self._units, self._now - lent.told_at)
 
 
 Answer = Settled | Spent

@@ -138,7 +138,14 @@ class Partywall(QuotaMethods):
         Raises:
             ConfigurationError: the environment names no token, or no URL that is one.
         """
-        return self._session().permits
+        session = self._latest
+        if (
+            session is None
+            or session.loop is not asyncio.get_running_loop()
+            or session.substitute is not substituted()
+        ):
+            session = self._latest = self._session()
+        return session.permits
 
     async def check(
         self, tenant: str, limit: str = "requests", *, cost: int = 1, dry_run: bool = False
@@ -284,16 +291,6 @@ class Partywall(QuotaMethods):
         await asyncio.sleep(seconds)
 
     def _session(self) -> _Session:
-        session = self._latest
-        if (
-            session is None
-            or session.loop is not asyncio.get_running_loop()
-            or session.substitute is not substituted()
-        ):
-            session = self._latest = self._session_here()
-        return session
-
-    def _session_here(self) -> _Session:
         """The running loop's session, made where there is none for what is to be talked to."""
         loop = asyncio.get_running_loop()
         before = self._sessions.get(loop)

@@ -66,14 +66,11 @@ def current_tenant(default: object = _MISSING) -> object:
     )
 
 
-def enter(tenant: Tenant) -> Token[Tenant]:
-    """Makes `tenant` the current one until `leave` is called with the answer, in this context."""
-    return _current.set(tenant)
+enter: Final[Callable[[Tenant], Token[Tenant]]] = _current.set
+"""Makes a tenant the current one until `leave` is called with the answer, in this context."""
 
-
-def leave(token: Token[Tenant]) -> None:
-    """Makes current again what was before the `enter` that gave `token`."""
-    _current.reset(token)
+leave: Final[Callable[[Token[Tenant]], None]] = _current.reset
+"""Makes current again what was before the `enter` that gave the token."""
 
 
 class running_as:  # noqa: N801 - used as `with running_as(tenant):`, as contextlib's own are

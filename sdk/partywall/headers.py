@@ -21,23 +21,25 @@ class HeaderTemplate:
         family: as given.
     """
 
-    __slots__ = ("_policy", "_quota", "_states", "_text", "_tightest", "family")
+    __slots__ = ("_policy", "_quota", "_remaining", "_reset_after", "_text", "_windows", "family")
 
     def __init__(self, limit: str, windows: tuple[Window, ...], family: HeaderFamily) -> None:
         self.family = family
         self._policy: RawHeader | None = None
         self._quota: RawHeader | None = None
+        self._remaining, self._reset_after = 0, 0.0
         if not windows or family == "none":
             return
         named = named_windows(limit, windows)
+        least = tightest(named)
+        self._remaining, self._reset_after = least.remaining, least.reset_after
         if family != "legacy":
             self._policy = (b"ratelimit-policy", policies(named).encode())
             # No limit's name has a `%` (`protocol.LIMIT_PATTERN`).
             self._text = ", ".join([f'"{name}";r=%d;t=%d' for name, _ in named]).encode()
-            self._states = [(one.remaining, one.reset_after) for _, one in named]
+            self._windows = [(one.remaining, one.reset_after) for _, one in named]
         if family != "ietf":
-            self._tightest = tightest(named)
-            self._quota = (b"x-ratelimit-limit", b"%d" % self._tightest.quota)
+            self._quota = (b"x-ratelimit-limit", b"%d" % least.quota)
 
     def filled(self, units: int, passed: float) -> RawHeaders:
         """The headers of one answer.
@@ -47,20 +49,32 @@ class HeaderTemplate:
             passed: seconds since the windows were told.
         """
         headers: RawHeaders = []
+        remaining = self._remaining + units
+        reset = self._reset_after - passed
+        seconds = ceil(reset) if reset > 0.0 else 0
         if self._policy is not None:
-            numbers: list[int] = []
-            for remaining, reset_after in self._states:
-                left = remaining + units
-                reset = reset_after - passed
-                # Written out: `min` and `max` take longer than all else in here.
-                numbers += (left if left < MOST else MOST, ceil(reset) if reset > 0.0 else 0)  # noqa: FURB136 - as said
-            headers = [self._policy, (b"ratelimit", self._text % tuple(numbers))]
+            if len(self._windows) == 1 and remaining < MOST:
+                state = self._text % (remaining, seconds)
+            else:
+                state = self._text % self._numbers(units, passed)
+            headers = [self._policy, (b"ratelimit", state)]
         if self._quota is not None:
-            left = self._tightest.remaining + units
-            reset = self._tightest.reset_after - passed
             headers += (
                 self._quota,
-                (b"x-ratelimit-remaining", b"%d" % left),
-                (b"x-ratelimit-reset", b"%d" % (ceil(reset) if reset > 0.0 else 0)),
+                (b"x-ratelimit-remaining", b"%d" % remaining),
+                (b"x-ratelimit-reset", b"%d" % seconds),
             )
         return headers
+
+    def _numbers(self, units: int, passed: float) -> tuple[int, ...]:
+        """What remains in each window, and in how many seconds it is free."""
+        numbers: list[int] = []
+        for remaining, reset_after in self._windows:
+            left = remaining + units
+            reset = reset_after - passed
+            # Written out: the calls of `min` and `max` would be most of the time in here.
+            numbers += (
+                left if left < MOST else MOST,  # noqa: FURB136 - as said
+                ceil(reset) if reset > 0.0 else 0,
+            )
+        return tuple(numbers)

@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
-from partywall import context, responses
+from partywall import responses
 from partywall.account import Answer, Settled
 from partywall.client import Partywall
+from partywall.context import enter, leave
 from partywall.decision import Decision, HeaderFamily
 from partywall.errors import (
     ConfigurationError,
@@ -135,7 +136,7 @@ class PartywallMiddleware:
             await self.app(scope, receive, self._closing(send) if closing else send)
             return
         inner = scope if self._strip is None else _stripped(self._strip, scope)
-        asked = self._routes.of(inner)
+        asked = self._routes.always or self._routes.of(inner)
         if asked is None:
             await self.app(inner, receive, send)
             return
@@ -167,7 +168,7 @@ class PartywallMiddleware:
         governed = inner[SCOPE_KEY] = Governed(
             self._client, answer, self._headers, self._enforce, send
         )
-        token = context.enter(answer.tenant)
+        token = enter(answer.tenant)
         try:
             await self.app(inner, receive, governed.send)
             if governed.denial is not None:
@@ -179,7 +180,7 @@ class PartywallMiddleware:
                 raise
             await self._deny(governed.completed(denial), inner, receive, send)
         finally:
-            context.leave(token)
+            leave(token)
             # The server holds the scope by what it sends with: a cycle, one of them a request.
             inner.pop(SCOPE_KEY, None)
 

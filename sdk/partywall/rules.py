@@ -52,6 +52,9 @@ class Routes:
         limit: for requests without a rule.
         cost: for requests without a rule.
 
+    Attributes:
+        always: what every request has; None where requests differ.
+
     Raises:
         ConfigurationError: for what cannot be.
     """
@@ -81,9 +84,9 @@ class Routes:
             )
         self._limit = limit
         self._cost = cost
-        self._every: tuple[str, int] | None = None
+        self.always: tuple[str, int] | None = None
         if isinstance(limit, str) and isinstance(cost, int) and not paths and not self._rules:
-            self._every = (limit, cost)
+            self.always = (limit, cost)
 
     def of(self, scope: Scope) -> tuple[str, int] | None:
         """The limit and the cost of a request; None when it is exempt.
@@ -91,8 +94,6 @@ class Routes:
         Raises:
             ConfigurationError: a callable of the app's returned what can be none.
         """
-        if self._every is not None:
-            return self._every
         path: str = scope["path"]
         root: str = scope.get("root_path", "").rstrip("/")
         # Some servers leave root_path out of path, so it is cut off only where it is there.

@@ -23,14 +23,16 @@ def header(scope: Scope, name: bytes) -> bytes | None:
         TenantConflict: it was sent twice with different values, so that which one counts would
             depend on who reads it.
     """
-    found = b""
+    found: bytes | None = None
     for key, value in scope["headers"]:
         if key == name:
-            text = value.strip(b" \t")
-            if found and text and text != found:
+            text: bytes = value.strip(b" \t")
+            if not text:
+                continue
+            if found is not None and text != found:
                 raise TenantConflict(f"the header {name.decode()} was sent twice, and differs")
-            found = found or text
-    return found or None
+            found = text
+    return found
 
 
 def host(scope: Scope, name: bytes = b"host") -> str | None:
