@@ -193,3 +193,14 @@ def test_a_hold_from_before_a_refill_is_given_back_to_nothing(script: Script):
     assert do(Reserve({"users": 7}, "v after", 60), days).quotas[0].reserved == 7
     assert do(Settle("v before", "cancelled"), days).quotas[0].reserved == 7
     assert do(Consume({"users": 4}), days).denied
+
+
+def test_what_has_expired_goes_back_once_whoever_asks_for_it(script: Script):
+    pair = Pair(script, {"users": Terms(10), "storage": Terms(None, "day")})
+    pair.compare(START, pair.operation(Reserve({"users": 4, "storage": 5}, "v", 1)))
+    pair.compare(START, pair.operation(Reserve({"users": 3}, "v other", 60)))
+    for status in ("committed", "cancelled", "committed"):
+        outcome = pair.compare(START + SECOND, pair.operation(Settle("v", status)))[0]
+        assert outcome.allowed == (status == "cancelled")
+    assert [one.reserved for one in pair.compare_read(START + SECOND)] == [3, 0]
+    assert pair.compare(START, pair.operation(Settle("v", "committed")))[0].refusal == "conflict"
