@@ -104,7 +104,7 @@ steps = st.one_of(
 def batches(*kinds: st.SearchStrategy) -> st.SearchStrategy[list]:
     """Calls of several operations, each perhaps under a key, and perhaps a repetition."""
     operation = st.tuples(st.one_of(*kinds), keys, st.booleans())
-    return st.lists(st.tuples(steps, st.lists(operation, min_size=1, max_size=4)), max_size=15)
+    return st.lists(st.tuples(steps, st.lists(operation, min_size=1, max_size=4)), max_size=10)
 
 
 class Keys:
