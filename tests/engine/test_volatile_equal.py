@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partywall_service.engine.connect import connect
 from partywall_service.quotas.model import (
     Consume,
     Operation,
@@ -21,8 +20,10 @@ from partywall_service.quotas.model import (
     Terms,
 )
 from tests.conftest import SOAK
-from tests.engine.conftest import _fake, _leave
+from tests.engine.clients import SERVERS, connected
 from tests.engine.quota_model import Pair, Script
+
+pytestmark = pytest.mark.timeout(1200 if SOAK else 120)
 
 START = int(datetime(2026, 1, 31, 23, 59, 58, tzinfo=UTC).timestamp()) * 1_000_000
 """Microseconds since the epoch, two seconds before a day and a month end."""
@@ -33,19 +34,15 @@ DAY = 86_400 * SECOND
 RESOURCES = ["users", "storage", "e-mails"]
 
 
-@pytest.fixture(params=["fakeredis", "valkey", *(["cluster"] if SOAK else [])])
+@pytest.fixture(params=[*SERVERS, *(["cluster"] if SOAK else [])])
 def script(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[Script]:
     with asyncio.Runner() as runner:
-        if request.param == "fakeredis":
-            client = runner.run(_fake())
-        elif request.param == "valkey":
-            client = connect(request.getfixturevalue("valkey_url"))
-        else:
-            client = connect(request.getfixturevalue("valkey_cluster").url)
+        server = connected(request.param, request, key_prefix)
+        client = runner.run(server.__aenter__())
         try:
             yield Script(runner, client, key_prefix)
         finally:
-            runner.run(_leave(client, key_prefix))
+            runner.run(server.__aexit__(None, None, None))
 
 
 limits = st.sampled_from([10, 10, 10, None, None, 5, 0, 2**53 - 1])
