@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from partywall_service.engine.base import LEASE_KEPT, LONGEST_HORIZON, Check, Question
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.policy.model import Rate
+from tests.conftest import SOAK
 from tests.engine.harness import START, Harness, Subject
+
+on_servers = pytest.mark.parametrize(
+    "harness", ["fakeredis", "valkey", *(["cluster"] if SOAK else [])], indirect=True
+)
 
 rates = st.lists(
     st.tuples(
@@ -43,6 +48,7 @@ batches = st.tuples(
 )
 
 
+@on_servers
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rates=rates, batches=st.lists(batches, max_size=12))
 def test_every_engine_equals_the_reference(harness: Harness, rates, batches):
@@ -65,6 +71,7 @@ WIDTH = 31_250
 """Of a second's sub-bucket, in microseconds."""
 
 
+@on_servers
 @pytest.mark.parametrize("filled", [1, 5, 40])
 @pytest.mark.parametrize("what", ["ask", "return", "check", "return then ask"])
 def test_a_ring_full_of_leases_equals_the_reference_when_time_moves_on(
