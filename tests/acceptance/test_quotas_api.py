@@ -636,11 +636,12 @@ async def test_what_is_not_durable_is_counted_beside_the_rest(
 
 
 async def test_a_deleted_tenant_starts_from_zero(one: httpx.AsyncClient, acme: str) -> None:
-    await change(one, acme, "consume", users=3, key="the-key")
-    await change(one, acme, "reserve", users=2)
+    await change(one, acme, "consume", users=3, cache_keys=1, key="the-key")
+    await change(one, acme, "reserve", users=2, cache_keys=2)
     assert (await one.delete(f"/v1/tenants/{acme}")).status_code == 204
     await put_tenant(one, acme)
     assert await used(one, acme, "users") == (0, 0)
+    assert await used(one, acme, "cache_keys") == (0, 0)
     assert await ledger(one, acme) == []
     assert (await change(one, acme, "consume", users=5, key="the-key"))["allowed"]
 

@@ -7,17 +7,24 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from partywall_service.api import create_api
 from partywall_service.api.auth import Authenticator
 from partywall_service.api.factory import Api
 from partywall_service.directory import Directory
 from partywall_service.engine.breaker import CircuitBreaker
+from partywall_service.engine.connect import connect
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.ledger import Ledger, create_ledger_engine
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import Limit, Policy, Quota, Rate, Resource, Tier
+from partywall_service.quotas.commits import GroupCommit
+from partywall_service.quotas.gate import RedisGate
+from partywall_service.quotas.service import Quotas
+from partywall_service.quotas.store import QuotaStore
+from partywall_service.quotas.volatile import VolatileQuotas
 
 ADMIN = "the-admin-token"
 
@@ -55,10 +62,26 @@ class HandMadeParts:
     policy: PolicyHolder
     authenticator: Authenticator
     directory: Directory
+    quotas: Quotas
     breaker: CircuitBreaker = field(
         default_factory=lambda: CircuitBreaker(MemoryEngine(), _no_beat)
     )
     metrics: Metrics = field(default_factory=Metrics)
+
+
+def _durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHolder) -> Quotas:
+    """Without a Redis: every resource of the policy is durable, and the gate remembers nothing."""
+    store = QuotaStore(engine)
+    client = connect("unix:///nowhere")
+    return Quotas(
+        directory,
+        holder,
+        store,
+        GroupCommit(store),
+        VolatileQuotas(client),
+        RedisGate(client),
+        Metrics().quotas,
+    )
 
 
 @asynccontextmanager
@@ -69,8 +92,13 @@ async def hand_made_parts(
     engine = create_ledger_engine(database_url)
     ledger, holder = Ledger(engine), PolicyHolder(policy(default_tier=default_tier))
     try:
+        directory = Directory(ledger, holder, size=1000)
         yield HandMadeParts(
-            ledger, holder, Authenticator(ledger, ADMIN), Directory(ledger, holder, size=1000)
+            ledger,
+            holder,
+            Authenticator(ledger, ADMIN),
+            directory,
+            _durable_quotas(engine, directory, holder),
         )
     finally:
         await engine.dispose()

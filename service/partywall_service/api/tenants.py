@@ -100,6 +100,7 @@ async def get_tenant(tenant: TenantPath, parts: PartsDep, reader: Reader) -> Ten
 )
 async def delete_tenant(tenant: TenantPath, parts: PartsDep, caller: Admin) -> None:
     """With its domains, overrides, tokens and quotas; the audit log keeps one line of it."""
+    await parts.quotas.erase(tenant)  # first: while Redis is away nothing is deleted by half
     await parts.ledger.delete_tenant(tenant, actor=caller.actor)
     parts.directory.forget(tenant)
 

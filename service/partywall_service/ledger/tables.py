@@ -123,6 +123,7 @@ quota_levels = Table(
     Column("period_start", _INSTANT),
     Column("crossed", Integer, nullable=False),
     Column("crossed_at", _INSTANT),
+    Column("refills", BigInteger, nullable=False),
     CheckConstraint("used >= 0 AND reserved >= 0", name="amounts"),
 )
 

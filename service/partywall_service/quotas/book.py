@@ -131,7 +131,7 @@ class Book:
             level = self._current(operation, resource)
             level.reserved += amount
             self._touch(resource, level)
-            held[resource] = Held(amount, level.period_start)
+            held[resource] = Held(amount, level.refills)
         for resource, amount in operation.elsewhere.items():
             held[resource] = Held(amount, elsewhere=True)
         expires_at = self.now + timedelta(seconds=reserve.ttl)
@@ -193,6 +193,11 @@ class Book:
 
     def _set_used(self, operation: Operation, what: SetUsed) -> Outcome:
         level = self._current(operation, what.resource)
+        if what.used + level.reserved > MAX_AMOUNT:
+            return refused(
+                "invalid-request",
+                f"expected at most {MAX_AMOUNT} with the {level.reserved} that are reserved",
+            )
         if what.if_version is not None and what.if_version != level.version:
             return refused(
                 "conflict",
@@ -228,6 +233,7 @@ class Book:
             level.used = level.reserved = level.crossed = 0
             level.crossed_at = None
             level.period_start = start
+            level.refills += 1
         level.per = terms.per  # where it is held from now on, what is there stays
         return level
 
@@ -245,7 +251,7 @@ class Book:
         self, operation: Operation, resource: str, amount: int, held: Held
     ) -> list[Crossing]:
         level = self._current(operation, resource)
-        if held.period_start == level.period_start:
+        if held.refill == level.refills:
             return self._use(operation, resource, amount, "commit")
         # It counted in the period in which it was reserved, and that one is over.
         late = _entry(operation, resource, "commit", 0, level.used, "reserved in an earlier period")
@@ -254,7 +260,7 @@ class Book:
 
     def _unhold(self, resource: str, held: Held) -> None:
         level = self.levels.get(resource) or Level()
-        if held.period_start == level.period_start and not held.elsewhere:
+        if held.refill == level.refills and not held.elsewhere:
             level.reserved -= held.amount
             self._touch(resource, level)
 

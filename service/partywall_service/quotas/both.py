@@ -116,6 +116,9 @@ async def _take(
     end = Settle(hold.reservation, "committed" if outcome.allowed else "cancelled")
     settled = await in_redis(_part(operation, end, "settle"))
     if outcome.allowed:
+        if not settled.allowed:
+            # A repetition came when the first hold had expired: what was admitted counts.
+            await in_redis(_part(_without_limits(operation), Consume(others), "late"))
         return outcome
     kept = [one for one in outcome.quotas if one.resource in mine]
     return changed(outcome, quotas=(*kept, *settled.quotas))
@@ -134,8 +137,7 @@ async def _release(
         return released
     outcome = await in_ledger(replace(operation, what=Release(mine), beside=released.quotas))
     if not outcome.allowed:
-        back = {name: replace(terms, limit=None) for name, terms in operation.terms.items()}
-        await in_redis(replace(_part(operation, Consume(others), "back"), terms=back))
+        await in_redis(_part(_without_limits(operation), Consume(others), "back"))
     return outcome
 
 
@@ -164,6 +166,11 @@ def _parted(
 def _part(operation: Operation, what: What, name: str) -> Operation:
     """A step of the operation: named after it, so that its repetition repeats the step."""
     return replace(operation, what=what, id=f"{operation.id}:{name}")
+
+
+def _without_limits(operation: Operation) -> Operation:
+    terms = {name: replace(terms, limit=None) for name, terms in operation.terms.items()}
+    return replace(operation, terms=terms)
 
 
 def _consumed(states: tuple[QuotaState, ...], amounts: Mapping[str, int]) -> tuple[QuotaState, ...]:

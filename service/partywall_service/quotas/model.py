@@ -224,6 +224,7 @@ class Level:
         period_start: when that period began; None for a level that is held.
         crossed: the highest threshold crossed, in percent; 0 below all.
         crossed_at: when it was.
+        refills: how often it was; what is held belongs to one of them.
     """
 
     used: int = 0
@@ -233,6 +234,7 @@ class Level:
     period_start: datetime | None = None
     crossed: int = 0
     crossed_at: datetime | None = None
+    refills: int = 0
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -240,12 +242,12 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         amount: how much.
-        period_start: of the period in which it was reserved; None for a level that is held.
+        refill: of the level, since which it was reserved.
         elsewhere: whether another store holds it.
     """
 
     amount: int
-    period_start: datetime | None = None
+    refill: int = 0
     elsewhere: bool = False
 
 

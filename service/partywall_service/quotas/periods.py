@@ -24,6 +24,7 @@ def period_start(per: Period, moment: datetime) -> datetime:
 
 def period_end(per: Period, start: datetime) -> datetime:
     """The first instant after the period that begins at `start`."""
+    start = start.astimezone(UTC)
     match per:
         case "day":
             return start + timedelta(days=1)

@@ -58,7 +58,8 @@ _KNOWN = text("""
     WHERE (tenant, id) IN (SELECT * FROM unnest(CAST(:tenants AS text[]), CAST(:ids AS text[])))
 """)
 _LEVELS = text("""
-    SELECT tenant, resource, used, reserved, version, per, period_start, crossed, crossed_at
+    SELECT tenant, resource, used, reserved, version, per, period_start, crossed, crossed_at,
+        refills
     FROM quota_levels WHERE tenant = ANY(CAST(:tenants AS text[]))
 """)
 _NAMED = text("""
@@ -72,17 +73,18 @@ _EXPIRE = text("""
 """)
 _WRITE_LEVELS = text("""
     INSERT INTO quota_levels AS old
-        (tenant, resource, used, reserved, version, per, period_start, crossed, crossed_at)
+        (tenant, resource, used, reserved, version, per, period_start, crossed, crossed_at,
+        refills)
     SELECT * FROM unnest(
         CAST(:tenant AS text[]), CAST(:resource AS text[]), CAST(:used AS bigint[]),
         CAST(:reserved AS bigint[]), CAST(:version AS bigint[]), CAST(:per AS text[]),
         CAST(:period_start AS timestamptz[]), CAST(:crossed AS int[]),
-        CAST(:crossed_at AS timestamptz[])
+        CAST(:crossed_at AS timestamptz[]), CAST(:refills AS bigint[])
     )
     ON CONFLICT (tenant, resource) DO UPDATE SET
         used = excluded.used, reserved = excluded.reserved, version = excluded.version,
         per = excluded.per, period_start = excluded.period_start, crossed = excluded.crossed,
-        crossed_at = excluded.crossed_at
+        crossed_at = excluded.crossed_at, refills = excluded.refills
 """)
 _WRITE_ENTRIES = text("""
     INSERT INTO quota_ledger
@@ -128,7 +130,8 @@ _READ = text("""
     SELECT clock_timestamp(), EXISTS (
         SELECT FROM quota_reservations
         WHERE tenant = :tenant AND status = 'held' AND expires_at <= clock_timestamp()
-    ), resource, used, reserved, version, per, period_start, crossed, crossed_at
+    ), resource, used, reserved, version, per, period_start, crossed, crossed_at,
+        refills
     FROM (SELECT) AS one LEFT JOIN quota_levels ON tenant = :tenant
 """)
 _DUE = text("""
@@ -297,6 +300,7 @@ class Transaction:
                 period_start=[level.period_start for level in levels],
                 crossed=[level.crossed for level in levels],
                 crossed_at=[level.crossed_at for level in levels],
+                refills=[level.refills for level in levels],
             )
 
     async def _write_reservations(self) -> None:

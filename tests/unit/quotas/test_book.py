@@ -306,6 +306,10 @@ class Sequences(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
 
+    @rule(name=st.sampled_from(RESOURCES), per=st.sampled_from([None, "day", "week", "month"]))
+    def change_period(self, name: str, per: Any) -> None:
+        self.terms[name] = replace(self.terms[name], per=per)
+
     @rule(name=st.sampled_from(RESOURCES), limit=st.none() | st.integers(0, 120))
     def change_limit(self, name: str, limit: int | None) -> None:
         self.terms[name] = replace(self.terms[name], limit=limit)
@@ -329,7 +333,7 @@ class Sequences(RuleBasedStateMachine):
                 for one in self.reservations.values()
                 if one.status == "held"
                 and name in one.items
-                and one.items[name].period_start == level.period_start
+                and one.items[name].refill == level.refills
             )
             assert level.reserved == held
 

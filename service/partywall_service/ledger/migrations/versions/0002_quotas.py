@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("period_start", _INSTANT),
         sa.Column("crossed", sa.Integer, nullable=False),
         sa.Column("crossed_at", _INSTANT),
+        sa.Column("refills", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("tenant", "resource", name="quota_levels_pkey"),
         sa.CheckConstraint("used >= 0 AND reserved >= 0", name="quota_levels_amounts_check"),
     )
