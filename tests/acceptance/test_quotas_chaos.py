@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import redis.asyncio
 
 from partywall_service.embedded import PostgresServer, ValkeyServer
 from partywall_service.ledger.migrations import upgrade
-from tests.acceptance.asking import until
+from tests.acceptance.asking import PATIENT, until
 from tests.conftest import SOAK, SidecarFactory
 from tests.support.sidecar import Sidecar
 
@@ -231,3 +232,33 @@ async def test_nothing_is_lost_counted_twice_or_left_reserved(
     assert +levels == acknowledged
     assert +sums == acknowledged
     assert reserved == 0
+
+
+async def test_redis_emptied_again_and_again_answers_no_quota_from_zero(
+    sidecar: SidecarFactory, own_valkey: ValkeyServer
+) -> None:
+    one = sidecar(quotas=POLICY, env={"PARTYWALL_REDIS_URL": own_valkey.url, **PATIENT})
+    taken: list[int] = []
+    over = asyncio.Event()
+
+    async def take(client: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            answer = await client.post(
+                "/v1/tenants/acme/quotas/consume", json={"items": {"users": 1}}
+            )
+            assert answer.status_code == 200, answer.text
+            if answer.json()["allowed"]:
+                taken.append(answer.json()["quotas"][0]["used"])
+            else:
+                assert answer.json()["quotas"][0]["used"] == 40
+
+    async def empty() -> None:
+        async with redis.asyncio.Redis.from_url(own_valkey.url) as valkey:
+            for _ in range(200):
+                await valkey.flushall()
+                await asyncio.sleep(0.01)  # a moment of load between two of them
+        over.set()
+
+    async with one.client() as client:
+        await asyncio.gather(empty(), *(take(client) for _ in range(8)))
+    assert sorted(taken) == list(range(1, 41))
