@@ -1,5 +1,11 @@
 """One request under way behind the middleware, as its responses and `partywall.fastapi` need it."""
 
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
 import msgspec
 from msgspec.structs import replace
 
@@ -12,7 +18,21 @@ SCOPE_KEY = "partywall"
 """Where the scope holds the request's `Governed`; None there: it passes without a tenant, because
 nothing is enforced. Nothing there: it is exempt."""
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+def _coroutine_function(function: _Function) -> _Function:
+    """Says of a function that returns a coroutine that it does, to callers who ask beforehand.
+
+    asgiref's `async_to_sync`, through which Channels sends, warns of others.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    mark = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 - no public way
+    function._is_coroutine = mark  # type: ignore[attr-defined] # noqa: SLF001 - as above
+    return function
 
 
 class Governed(msgspec.Struct, eq=False):
@@ -43,22 +63,28 @@ class Governed(msgspec.Struct, eq=False):
         """Notes that the request was charged to a further limit: its headers say so."""
         self._further = (*self._further, decision)
 
-    async def send(self, message: Message) -> None:
-        """Passes the app's messages on; the first gets the headers."""
+    @_coroutine_function
+    def send(self, message: Message) -> Awaitable[None]:
+        """Passes the app's messages on; the first gets the headers.
+
+        The server's own coroutine comes back: one more in between would cost every message.
+        """
         if self.started:
-            await self._send(message)
-            return
+            return self._send(message)
         kind = message["type"]
         if self.denial is not None and kind.startswith("http.response."):
-            self._held.append(message)
-            return
+            return self._hold(message)
         if kind in _ANSWERS:
             self.started = True
             own = self.answer.headers(self._family) if not self._further else self._all_headers()
-            message = {**message, "headers": [*message.get("headers", ()), *own]}
+            message = {**message}
+            message["headers"] = [*message.get("headers", ()), *own]
         elif kind == "websocket.close":
             self.started = True
-        await self._send(message)
+        return self._send(message)
+
+    async def _hold(self, message: Message) -> None:
+        self._held.append(message)
 
     def _all_headers(self) -> RawHeaders:
         """Those of a request that was charged to further limits."""

@@ -21,13 +21,26 @@ class HeaderTemplate:
         family: as given.
     """
 
-    __slots__ = ("_policy", "_quota", "_remaining", "_reset_after", "_text", "_windows", "family")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_policy",
+        "_quota",
+        "_remaining",
+        "_reset",
+        "_reset_after",
+        "_seconds",
+        "_text",
+        "_windows",
+        "family",
+    )
 
     def __init__(self, limit: str, windows: tuple[Window, ...], family: HeaderFamily) -> None:
         self.family = family
         self._policy: RawHeader | None = None
         self._quota: RawHeader | None = None
         self._remaining, self._reset_after = 0, 0.0
+        self._write_reset(0)
         if not windows or family == "none":
             return
         named = named_windows(limit, windows)
@@ -35,6 +48,7 @@ class HeaderTemplate:
         self._remaining, self._reset_after = least.remaining, least.reset_after
         if family != "legacy":
             self._policy = (b"ratelimit-policy", policies(named).encode())
+            self._before = f'"{limit}";r='.encode()
             # No limit's name has a `%` (`protocol.LIMIT_PATTERN`).
             self._text = ", ".join([f'"{name}";r=%d;t=%d' for name, _ in named]).encode()
             self._windows = [(one.remaining, one.reset_after) for _, one in named]
@@ -48,23 +62,28 @@ class HeaderTemplate:
             units: still in hand, so that they remain beside what the windows say.
             passed: seconds since the windows were told.
         """
-        headers: RawHeaders = []
-        remaining = self._remaining + units
         reset = self._reset_after - passed
         seconds = ceil(reset) if reset > 0.0 else 0
+        if seconds != self._seconds:
+            self._write_reset(seconds)
+        left = self._remaining + units
+        remaining = b"%d" % left
+        headers: RawHeaders = []
         if self._policy is not None:
-            if len(self._windows) == 1 and remaining < MOST:
-                state = self._text % (remaining, seconds)
+            if len(self._windows) == 1 and left < MOST:
+                state = self._before + remaining + self._after
             else:
                 state = self._text % self._numbers(units, passed)
             headers = [self._policy, (b"ratelimit", state)]
         if self._quota is not None:
-            headers += (
-                self._quota,
-                (b"x-ratelimit-remaining", b"%d" % remaining),
-                (b"x-ratelimit-reset", b"%d" % seconds),
-            )
+            headers += (self._quota, (b"x-ratelimit-remaining", remaining), self._reset)
         return headers
+
+    def _write_reset(self, seconds: int) -> None:
+        """Writes what stays for a second."""
+        self._seconds = seconds
+        self._after = b";t=%d" % seconds
+        self._reset = (b"x-ratelimit-reset", b"%d" % seconds)
 
     def _numbers(self, units: int, passed: float) -> tuple[int, ...]:
         """What remains in each window, and in how many seconds it is free."""

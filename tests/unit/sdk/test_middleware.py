@@ -5,6 +5,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse
@@ -168,6 +169,17 @@ async def test_an_exception_of_the_app_passes_untouched(begun, error):
         await request(Sidecar().governing(app))
     assert caught.value is error
     assert current_tenant(None) is None
+
+
+async def test_an_app_sends_from_a_thread_as_channels_does():
+    async def app(scope, receive, send):
+        send_here = async_to_sync(send)  # it warns where calling it would give no coroutine
+        await sync_to_async(send_here)({"type": "http.response.start", "status": 200})
+        await sync_to_async(send_here)({"type": "http.response.body", "body": b"ok"})
+
+    answer = await request(Sidecar().governing(app))
+    assert answer.names() >= BOTH_FAMILIES
+    assert answer.body == b"ok"
 
 
 async def test_background_tasks_run_as_the_tenant():
