@@ -56,7 +56,7 @@ class Governed(msgspec.Struct, eq=False):
     _send: Send
     denial: Exception | None = None
     started: bool = False
-    _held: list[Message] = []
+    _held: tuple[Message, ...] = ()
     _further: tuple[Decision, ...] = ()
 
     def add(self, decision: Decision) -> None:
@@ -84,7 +84,7 @@ class Governed(msgspec.Struct, eq=False):
         return self._send(message)
 
     async def _hold(self, message: Message) -> None:
-        self._held.append(message)
+        self._held = (*self._held, message)
 
     def _all_headers(self) -> RawHeaders:
         """Those of a request that was charged to further limits."""
@@ -96,7 +96,7 @@ class Governed(msgspec.Struct, eq=False):
     async def release(self) -> None:
         """Sends what was held back: the app answered a dependency's denial in its own way."""
         self.denial = None
-        held, self._held = self._held, []
+        held, self._held = self._held, ()
         for message in held:
             await self.send(message)
 
