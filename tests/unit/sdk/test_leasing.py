@@ -5,11 +5,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partywall.permits import Permits
 from partywall_service.policy.model import Rate
+from tests.conftest import SOAK
 from tests.support.virtual_time import run_virtually
 from tests.unit.sdk.street import Street
 
@@ -39,7 +40,15 @@ async def gather(*running: Coroutine[Any, Any, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "window"), [(20, 1), (400, 1), (400, 10), (100, 60), (1000, 60), (5000, 60)]
+    ("quota", "window"),
+    [
+        (20, 1),
+        (400, 1),
+        (400, 10),
+        (100, 60),
+        pytest.param(1000, 60, marks=pytest.mark.soak),
+        pytest.param(5000, 60, marks=pytest.mark.soak),
+    ],
 )
 @pytest.mark.parametrize("processes", [1, 4])
 def test_overload_is_admitted_at_90_percent_never_over_and_nobody_starves(quota, window, processes):
@@ -152,6 +161,7 @@ def test_one_process_gets_its_whole_quota_however_it_leases(seed, quota, slow):
     run_virtually(main())
 
 
+@settings(max_examples=2000 if SOAK else 20)
 @given(
     seed=st.integers(0, 2**32),
     quota=st.integers(1, 300),
