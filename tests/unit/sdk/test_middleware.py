@@ -332,6 +332,13 @@ class TestResolving:
         scope = http_scope(tenant=None, headers={"Host": "beta.example.com", "X-Tenant-ID": "acme"})
         assert reply(await exchange(app, scope)).status == 403
 
+    async def test_a_lone_resolver_that_gives_no_text_is_named(self):
+        def numbered(scope):
+            return 7
+
+        with pytest.raises(ConfigurationError, match=r"numbered.* must give .* it gave 7"):
+            await request(Sidecar().governing(answering(), tenant=numbered))
+
     async def test_an_error_of_the_apps_own_resolver_passes(self):
         app = Sidecar().governing(answering(), tenant=lambda scope: scope["no such key"])
         with pytest.raises(KeyError):
