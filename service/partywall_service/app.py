@@ -1,5 +1,6 @@
 """create_app(): the only place where parts are wired."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from uuid import uuid4
@@ -50,6 +51,9 @@ def create_app(settings: Settings) -> HotEndpoints:
         async with AsyncExitStack() as stack:
             parts = await _open(settings, stack, hot)
             api.state.parts = parts
+            # What is there by now stays: looked through anew it would hold up a request by 0.1 s.
+            gc.collect()
+            gc.freeze()
             yield
 
     api = create_api(lifespan=lifespan, hot_routes=HOT_ROUTES)
