@@ -243,6 +243,8 @@ class Permits:
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
+        if task.cancelled():
+            return  # the loop is ending: another call would outlive it
         if self._queue or (self._returns and self._failing is None):
             self._schedule()
 
@@ -280,18 +282,17 @@ class Permits:
         )
         try:
             answer = _complete(await self._lease(request), len(call.asked))
+            self._arrived(call)
+            self._succeed()
+            self._outage.instances = answer.instances
+            self._receive(call, answer, sent)
         except SidecarError as exc:
             self._fail(exc)
             self._abandon(call)
-            return
         except BaseException:
             # Cancelled, or a fault of our own: nobody may wait for ever, and it is not hidden.
             self._abandon(call)
             raise
-        self._arrived(call)
-        self._succeed()
-        self._outage.instances = answer.instances
-        self._receive(call, answer, sent)
 
     def _receive(self, call: _Call, answer: PermitsAnswer, sent: float) -> None:
         now = self._clock()
