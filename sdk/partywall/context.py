@@ -24,7 +24,7 @@ _MISSING: Final = object()
 _current: ContextVar["Tenant"] = ContextVar("partywall.tenant")
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class Tenant(msgspec.Struct, frozen=True, gc=False):
     """A customer organisation, as the request or job that runs for it sees it.
 
     Attributes:

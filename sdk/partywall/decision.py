@@ -22,7 +22,7 @@ MOST = 10**15 - 1
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
-class Window(msgspec.Struct, frozen=True):
+class Window(msgspec.Struct, frozen=True, gc=False):
     """One sliding window of a limit, as it stood when the decision was made.
 
     Attributes:
@@ -38,7 +38,7 @@ class Window(msgspec.Struct, frozen=True):
     reset_after: float
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The answer to one check; truthy when allowed.
 
     Attributes:

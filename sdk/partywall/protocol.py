@@ -52,7 +52,7 @@ def horizon(shortest_window: int) -> float:
     return min(LONGEST_HORIZON, shortest_window / 20)
 
 
-class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What one tenant's waiting checks of one limit need.
 
     Attributes:
@@ -73,7 +73,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     lease: LeaseId | None = None
 
 
-class GiveBack(msgspec.Struct, frozen=True):
+class GiveBack(msgspec.Struct, frozen=True, gc=False):
     """Units of a lease that were not spent. Applied once, however often it is sent."""
 
     tenant: TenantField
@@ -100,7 +100,7 @@ class PermitsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     within: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_HORIZON)] = SHORTEST_HORIZON
 
 
-class Permit(msgspec.Struct, frozen=True, omit_defaults=True):
+class Permit(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The answer to one ask.
 
     Attributes:
