@@ -1,16 +1,15 @@
 """One sidecar for all tests that only ask, and host apps on whichever sidecars."""
 
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 import httpx
 import pytest
 
-from tests.acceptance.asking import PATIENT
 from tests.support.host import Host
 from tests.support.run import TestRun
+from tests.support.shared import shared_sidecars
 from tests.support.sidecar import ADMIN_TOKEN, Sidecar
 
 ASKED_QUOTAS = """
@@ -36,23 +35,8 @@ limits = { requests = "unlimited" }
 @pytest.fixture(scope="session")
 def asked_sidecar(test_run: TestRun) -> Iterator[Sidecar]:
     """A sidecar with `ASKED_QUOTAS`; each test brings tenants of its own."""
-    directory = test_run.fresh_dir("asked")
-    (directory / "quotas.toml").write_text(ASKED_QUOTAS)
-    database = test_run.create_database()
-    env = {
-        "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
-        "PARTYWALL_DATA_DIR": str(directory / "data"),
-        "PARTYWALL_REDIS_URL": test_run.valkey.url,
-        "PARTYWALL_DATABASE_URL": database,
-        "PARTYWALL_KEY_PREFIX": f"t{uuid.uuid4().hex[:16]}",
-        **PATIENT,
-    }
-    one = Sidecar(directory, env)
-    one.start()
-    yield one
-    one.close()
-    test_run.drop_database(database)
-    assert "Traceback" not in one.log, one.log
+    with shared_sidecars(test_run, ASKED_QUOTAS) as (one,):
+        yield one
 
 
 @pytest.fixture

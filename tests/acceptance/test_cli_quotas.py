@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from partywall_service.cli import app, client, quotas_drift
-from tests.acceptance.asking import PATIENT
 from tests.support.run import TestRun
+from tests.support.shared import shared_sidecars
 from tests.support.sidecar import ADMIN_TOKEN, Sidecar
 
 POLICY = """
@@ -33,23 +33,8 @@ durable = false
 @pytest.fixture(scope="module")
 def served(test_run: TestRun) -> Iterator[Sidecar]:
     """One sidecar for all; each test brings a tenant of its own."""
-    directory = test_run.fresh_dir("cli_quotas")
-    (directory / "quotas.toml").write_text(POLICY)
-    database = test_run.create_database()
-    env = {
-        "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
-        "PARTYWALL_DATA_DIR": str(directory / "data"),
-        "PARTYWALL_REDIS_URL": test_run.valkey.url,
-        "PARTYWALL_DATABASE_URL": database,
-        "PARTYWALL_KEY_PREFIX": f"t{uuid.uuid4().hex[:16]}",
-        **PATIENT,
-    }
-    one = Sidecar(directory, env)
-    one.start()
-    yield one
-    one.close()
-    test_run.drop_database(database)
-    assert "Traceback" not in one.log, one.log
+    with shared_sidecars(test_run, POLICY) as (one,):
+        yield one
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.asking import PATIENT, fresh_tenant, new_token, put_tenant, until
+from tests.acceptance.asking import fresh_tenant, new_token, put_tenant, until
 from tests.support.api import fields_of, problem_of
 from tests.support.run import TestRun
-from tests.support.sidecar import ADMIN_TOKEN, Sidecar
+from tests.support.shared import shared_sidecars
+from tests.support.sidecar import Sidecar
 
 POLICY = """
 [tiers.free.quotas]
@@ -42,28 +43,8 @@ KEY = "Idempotency-Key"
 @pytest.fixture(scope="module")
 def sidecars(test_run: TestRun) -> Iterator[tuple[Sidecar, Sidecar]]:
     """Two of one installation; each test brings tenants of its own."""
-    database = test_run.create_database()
-    prefix = f"t{uuid.uuid4().hex[:16]}"
-    made = []
-    for _ in range(2):
-        directory = test_run.fresh_dir("quotas")
-        (directory / "quotas.toml").write_text(POLICY)
-        env = {
-            "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
-            "PARTYWALL_DATA_DIR": str(directory / "data"),
-            "PARTYWALL_REDIS_URL": test_run.valkey.url,
-            "PARTYWALL_DATABASE_URL": database,
-            "PARTYWALL_KEY_PREFIX": prefix,
-            **PATIENT,
-        }
-        made.append(Sidecar(directory, env))
-        made[-1].start()
-    yield made[0], made[1]
-    for one in made:
-        one.close()
-    test_run.drop_database(database)
-    for one in made:
-        assert "Traceback" not in one.log, one.log
+    with shared_sidecars(test_run, POLICY, count=2) as (one, other):
+        yield one, other
 
 
 @pytest.fixture

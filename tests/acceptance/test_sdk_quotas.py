@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,10 +16,11 @@ from partywall import (
     SyncPartywall,
     UnknownTenant,
 )
-from tests.acceptance.asking import PATIENT, fresh_tenant, new_token, until
+from tests.acceptance.asking import fresh_tenant, new_token, until
 from tests.conftest import SidecarFactory
 from tests.support.run import TestRun
-from tests.support.sidecar import ADMIN_TOKEN, Sidecar
+from tests.support.shared import shared_sidecars
+from tests.support.sidecar import Sidecar
 
 QUOTAS = """
 [tiers.free.quotas]
@@ -36,23 +36,8 @@ durable = false
 @pytest.fixture(scope="module")
 def one(test_run: TestRun) -> Iterator[Sidecar]:
     """A sidecar for all tests here that only ask; each brings tenants of its own."""
-    directory = test_run.fresh_dir("quotas")
-    (directory / "quotas.toml").write_text(QUOTAS)
-    database = test_run.create_database()
-    env = {
-        "PARTYWALL_ADMIN_TOKEN": ADMIN_TOKEN,
-        "PARTYWALL_DATA_DIR": str(directory / "data"),
-        "PARTYWALL_REDIS_URL": test_run.valkey.url,
-        "PARTYWALL_DATABASE_URL": database,
-        "PARTYWALL_KEY_PREFIX": f"t{uuid.uuid4().hex[:16]}",
-        **PATIENT,
-    }
-    sidecar = Sidecar(directory, env)
-    sidecar.start()
-    yield sidecar
-    sidecar.close()
-    test_run.drop_database(database)
-    assert "Traceback" not in sidecar.log, sidecar.log
+    with shared_sidecars(test_run, QUOTAS) as (sidecar,):
+        yield sidecar
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from partywall_service.quotas.model import (
     What,
 )
 from partywall_service.quotas.script import Read, VolatileScript
-from partywall_service.quotas.store import Answered
+from partywall_service.quotas.transaction import Answered
 
 _tenants = count()
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
+from partywall.quotas.periods import period_end, period_start
 from partywall_service.engine.base import StoreError
 from partywall_service.engine.connect import connect
 from partywall_service.quotas import keys
@@ -21,7 +22,6 @@ from partywall_service.quotas.model import (
     Terms,
     What,
 )
-from partywall_service.quotas.periods import period_end, period_start
 from partywall_service.quotas.volatile import VolatileQuotas
 from tests.engine.clients import SERVERS, connected
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import partywall_service.quotas as package
+from partywall.quotas.periods import period_end, period_start
 from partywall_service.engine.scripts import Script
 from partywall_service.quotas.instants import Calendar, instant
 from partywall_service.quotas.model import Consume, Operation, Reserve, Settle, Terms
-from partywall_service.quotas.periods import period_end, period_start
 from partywall_service.quotas.script import Read, _Batch
 from partywall_service.quotas.store import KEPT_SETTLED
 

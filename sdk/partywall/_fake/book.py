@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from partywall._fake.amounts import Allowance, Resource
 from partywall._fake.refused import Refused
 from partywall.protocol import MAX_AMOUNT
+from partywall.quotas.periods import period_end, period_start
 from partywall.quotas.records import (
     Crossing,
     LedgerEntry,
@@ -43,11 +44,12 @@ class _Level:
     start: datetime | None = None
     crossed: int = 0
     crossed_at: datetime | None = None
+    refills: int = 0
 
 
 class _Held(NamedTuple):
     amount: int
-    start: datetime | None
+    refill: int
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Book:
         """One quota as it stands; where a period has ended, as it will be refilled."""
         allowance, behaviour = self._of(resource)
         level = self._levels.get(resource) or _Level()
-        start = period_start(allowance.per, self._now)
+        start = period_start(allowance.per, self._now) if allowance.per else None
         if _has_ended(level, allowance, start):
             refills = bool(level.used or level.reserved)
             level = _Level(version=level.version + refills, start=start)
@@ -101,7 +103,9 @@ class Book:
             reserved=level.reserved,
             remaining=None if limit is None else max(0, limit - level.used - level.reserved),
             period=allowance.per,
-            resets_at=period_end(allowance.per, level.start),
+            resets_at=period_end(allowance.per, level.start)
+            if allowance.per and level.start
+            else None,
             version=level.version,
             crossed=crossed or None,
             crossed_at=level.crossed_at if crossed else None,
@@ -143,7 +147,7 @@ class Book:
             level = self._current(resource)
             level.reserved += amount
             level.version += 1
-            held[resource] = _Held(amount, level.start)
+            held[resource] = _Held(amount, level.refills)
         name = f"fake-{len(self._holds) + 1}"
         expires_at = self._now + timedelta(seconds=ttl)
         self._holds[name] = _Hold(held, expires_at)
@@ -217,7 +221,7 @@ class Book:
             if resource not in taken:
                 continue
             level = self._current(resource)
-            if held.start == level.start:
+            if held.refill == level.refills:
                 crossings += self._use(resource, taken[resource], "commit", asker)
             else:  # it counted in the period in which it was reserved, and that one is over
                 late = asker._replace(reason=asker.reason or "reserved in an earlier period")
@@ -227,7 +231,7 @@ class Book:
     def _unhold(self, hold: _Hold) -> None:
         for resource, held in hold.items.items():
             level = self._levels[resource]
-            if held.start == level.start:
+            if held.refill == level.refills:
                 level.reserved -= held.amount
                 level.version += 1
 
@@ -245,7 +249,7 @@ class Book:
         """The level, refilled if its period has ended."""
         allowance = self._of(resource).allowance
         level = self._levels.setdefault(resource, _Level())
-        start = period_start(allowance.per, self._now)
+        start = period_start(allowance.per, self._now) if allowance.per else None
         if _has_ended(level, allowance, start):
             if level.used:
                 refill = Asker(reason="a new period")
@@ -254,6 +258,7 @@ class Book:
             level.used = level.reserved = level.crossed = 0
             level.crossed_at = None
             level.start = start
+            level.refills += 1
         level.per = allowance.per
         return level
 
@@ -295,29 +300,6 @@ class Book:
 
     def _of(self, resource: str) -> Terms:
         return self._terms[resource]
-
-
-def period_start(per: Period | None, moment: datetime) -> datetime | None:
-    """When the calendar period began that `moment` (UTC) is in; weeks begin on Monday."""
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    match per:
-        case "day":
-            return day
-        case "week":
-            return day - timedelta(days=day.weekday())
-        case "month":
-            return day.replace(day=1)
-        case None:
-            return None
-
-
-def period_end(per: Period | None, start: datetime | None) -> datetime | None:
-    """When the period ends that began at `start`."""
-    if per is None or start is None:
-        return None
-    if per == "month":
-        return (start + timedelta(days=31)).replace(day=1)
-    return start + timedelta(days=1 if per == "day" else 7)
 
 
 def _has_ended(level: _Level, allowance: Allowance, start: datetime | None) -> bool:

@@ -15,7 +15,7 @@ from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.api.schemas import MEANINGS
 from partywall_service.engine.base import StoreError
 from partywall_service.ledger import LedgerUnavailable
-from partywall_service.quotas.service import QuotaError
+from partywall_service.quotas.errors import QuotaError
 
 log = structlog.get_logger()
 

@@ -53,7 +53,8 @@ from partywall_service.permits import InvalidItem, Permits
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import MAX_AMOUNT
 from partywall_service.policy.upgrade import upgrade
-from partywall_service.quotas.service import QuotaError, Quotas
+from partywall_service.quotas.errors import QuotaError
+from partywall_service.quotas.service import Quotas
 
 MAX_CHECKS = 1000
 MAX_BODY = 1024 * 1024

@@ -36,8 +36,9 @@ from partywall_service.names import (
     is_name,
     is_tenant_id,
 )
+from partywall_service.quotas.errors import QuotaError, UnknownResource
 from partywall_service.quotas.model import Outcome, SettledAs
-from partywall_service.quotas.service import QuotaError, Quotas, Request, UnknownResource
+from partywall_service.quotas.service import Quotas, Request
 
 MAX_BODY = 64 * 1024
 """Bytes: several times the largest change."""

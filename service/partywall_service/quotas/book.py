@@ -7,6 +7,7 @@ what changed in one transaction. Nothing else changes a level.
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from partywall.quotas.periods import period_end, period_start
 from partywall_service.policy.model import MAX_AMOUNT
 from partywall_service.quotas.model import (
     Changes,
@@ -26,7 +27,6 @@ from partywall_service.quotas.model import (
     Terms,
     refused,
 )
-from partywall_service.quotas.periods import period_end, period_start
 
 
 class Book:

@@ -14,7 +14,8 @@ import structlog
 
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.quotas.model import Operation, Outcome, refused
-from partywall_service.quotas.store import QuotaStore, Transaction, tenants_of
+from partywall_service.quotas.store import QuotaStore
+from partywall_service.quotas.transaction import Transaction, tenants_of
 
 MAX_GROUP = 200
 """Operations to a transaction: a few milliseconds, so that no tenant's lock is held for longer."""

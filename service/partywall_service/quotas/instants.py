@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from partywall_service.quotas.periods import period_end, period_start
+from partywall.quotas.periods import period_end, period_start
 
 MICROSECONDS = 1_000_000
 """In a second."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import msgspec
 
+from partywall.quotas.periods import period_end
 from partywall_service.policy.model import Period
 from partywall_service.quotas.instants import instant
 from partywall_service.quotas.model import (
@@ -20,7 +21,6 @@ from partywall_service.quotas.model import (
     Terms,
     refused,
 )
-from partywall_service.quotas.periods import period_end
 
 _HEAD = 4
 """Words before the states."""

@@ -26,7 +26,7 @@ from partywall_service.quotas.model import (
     Terms,
 )
 from partywall_service.quotas.replies import Context, Reply, outcome_of, states_of
-from partywall_service.quotas.store import KEPT_BY_KEY, KEPT_FOR_RETRIES
+from partywall_service.quotas.transaction import KEPT_BY_KEY, KEPT_FOR_RETRIES
 
 TRIES = 3
 """Calls until one finds the calendar that it was sent with: a clock turns a day once in a while."""

@@ -27,6 +27,7 @@ from partywall_service.quotas.both import (
     placed,
 )
 from partywall_service.quotas.commits import GroupCommit
+from partywall_service.quotas.errors import UnknownResource, UnknownTenant
 from partywall_service.quotas.model import (
     Consume,
     Operation,
@@ -45,32 +46,6 @@ from partywall_service.quotas.store import LedgerEntry, QuotaStore
 RETRIED = "try:"
 """How a key begins that names one attempt, repeated only for want of an answer, as the SDK's own
 do: its denials are not kept, so that they may be cheap, and its answers for minutes."""
-
-
-class QuotaError(Exception):
-    """A quota's question that cannot be answered.
-
-    QuotaError
-    ├── UnknownTenant       nobody registered it, and the policy has no default tier
-    └── UnknownResource     no tier names it
-    """
-
-
-class UnknownTenant(QuotaError):
-    """Nobody registered it, and the policy has no default tier."""
-
-    def __init__(self, tenant: str) -> None:
-        super().__init__(f"tenant {tenant!r} is not registered")
-
-
-class UnknownResource(QuotaError):
-    """No tier names it."""
-
-    def __init__(self, resource: str, known: Iterable[str]) -> None:
-        super().__init__(
-            f"no tier has a quota of {resource!r}; expected one of {', '.join(known) or 'none'}"
-        )
-        self.resource = resource
 
 
 class VolatileStore(Protocol):
@@ -318,7 +293,9 @@ class Quotas:
         return [states[name] for name in terms]
 
     async def _change(self, tenant: str, what: What, request: Request) -> Outcome:
-        tier, terms = await self._terms(tenant, named(what))
+        names = named(what)
+        # What a reservation holds, its id alone tells: any resource may be.
+        tier, terms = await self._terms(tenant, names, only=not isinstance(what, Settle))
         operation = Operation(
             tenant=tenant,
             what=what,
@@ -369,14 +346,17 @@ class Quotas:
         durable = {name: names[name] for name in names if resources[name].durable}
         return durable, {name: names[name] for name in names if name not in durable}
 
-    async def _terms(self, tenant: str, names: Iterable[str]) -> tuple[str, Mapping[str, Terms]]:
-        """The tenant's tier, and what applies to each of its resources."""
+    async def _terms(
+        self, tenant: str, names: Iterable[str], *, only: bool = False
+    ) -> tuple[str, Mapping[str, Terms]]:
+        """The tenant's tier, and what applies to each of its resources, or `only` to the named."""
         _, standing = await self._find(tenant)
-        resources = self._policy.current.resources
+        quotas, resources = standing.quotas, self._policy.current.resources
         for name in names:
-            if name not in resources or name not in standing.quotas:
+            if name not in resources or name not in quotas:
                 raise UnknownResource(name, resources)
-        return standing.tier.name, self._terms_of(standing.quotas)
+        applies = {name: quotas[name] for name in names} if only else quotas
+        return standing.tier.name, self._terms_of(applies)
 
     async def _find(self, tenant: str) -> tuple[Entry, Standing]:
         """What is remembered of the tenant, and what applies to it."""

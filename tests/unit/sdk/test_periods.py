@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partywall_service.quotas.periods import period_end, period_start
+from partywall.quotas.periods import period_end, period_start
 
 MOMENTS = st.integers(0, 2**53).map(lambda us: datetime.fromtimestamp(us / 10**6, UTC))
 PERIODS = st.sampled_from(["day", "week", "month"])

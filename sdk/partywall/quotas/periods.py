@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from partywall_service.policy.model import Period
+from partywall.quotas.records import Period
 
 
 def period_start(per: Period, moment: datetime) -> datetime:
