@@ -1,1 +1,1 @@
-"""Fair per-tenant background jobs on arq: `FairQueue`, `FairWorker` and `@job` will live here."""
+"""Fair per-tenant job queues on arq: what a host app's workers are made of."""
