@@ -17,7 +17,7 @@ import structlog
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.ledger.records import OverrideRecord, Status, TenantRecord
 from partywall_service.policy.holder import PolicyHolder
-from partywall_service.policy.model import Limit, Policy, Quota, Tier
+from partywall_service.policy.model import Jobs, Limit, Policy, Quota, Tier
 from partywall_service.policy.resolve import resolve
 
 MAX_LOAD = 500
@@ -53,10 +53,11 @@ class Standing:
         status: `active` for a tenant that nobody registered.
         limits: every limit some tier names, as it applies to this tenant.
         quotas: every resource some tier names, as it applies to this tenant.
+        jobs: what its background jobs may take.
         valid_until: epoch seconds of the first override's end, or None.
     """
 
-    __slots__ = ("limits", "quotas", "status", "tier", "valid_until")
+    __slots__ = ("jobs", "limits", "quotas", "status", "tier", "valid_until")
 
     def __init__(
         self,
@@ -64,12 +65,14 @@ class Standing:
         status: Status,
         limits: Mapping[str, Limit],
         quotas: Mapping[str, Quota],
+        jobs: Jobs,
         valid_until: float | None,
     ) -> None:
         self.tier = tier
         self.status = status
         self.limits = limits
         self.quotas = quotas
+        self.jobs = jobs
         self.valid_until = valid_until
 
 
@@ -270,7 +273,7 @@ class Directory:
         default = policy.tiers.get(policy.default_tier) if policy.default_tier else None
         if known is None:
             return (
-                Standing(default, "active", default.limits, default.quotas, None)
+                Standing(default, "active", default.limits, default.quotas, default.jobs, None)
                 if default
                 else None
             )
@@ -289,5 +292,10 @@ class Directory:
         now = datetime.fromtimestamp(self._clock(), UTC)
         effective = resolve(tier, overrides, now)
         return Standing(
-            tier, record.status, effective.limits, effective.quotas, effective.valid_until
+            tier,
+            record.status,
+            effective.limits,
+            effective.quotas,
+            effective.jobs,
+            effective.valid_until,
         )

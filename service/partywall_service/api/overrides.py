@@ -23,13 +23,11 @@ from partywall_service.ledger import TenantMissing
 from partywall_service.ledger.records import OverrideKind, OverrideValue
 from partywall_service.names import NAME_PATTERN
 from partywall_service.policy.model import Policy
-from partywall_service.policy.resolve import UnknownName, check_override
+from partywall_service.policy.resolve import JOB_SETTINGS, UnknownName, check_override
 
 router = APIRouter(
     prefix="/v1/tenants/{tenant}/overrides", tags=["overrides"], route_class=AuthenticatedRoute
 )
-
-_JOB_SETTINGS = ("concurrency", "max_queued", "rate")
 
 _cursor: Cursor[tuple[OverrideKind, str]] = Cursor(
     "overrides", tuple[OverrideKind, Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]]
@@ -103,8 +101,8 @@ async def delete_override(
 
 
 def _check(policy: Policy, kind: OverrideKind, name: str, value: OverrideValue) -> None:
-    if kind == "jobs" and name not in _JOB_SETTINGS:
-        raise invalid("name", f"expected one of {', '.join(_JOB_SETTINGS)}; got {name!r}")
+    if kind == "jobs" and name not in JOB_SETTINGS:
+        raise invalid("name", f"expected one of {', '.join(JOB_SETTINGS)}; got {name!r}")
     try:
         check_override(policy, kind, name, value)
     except UnknownName as exc:

@@ -18,7 +18,9 @@ NamePath = Annotated[
     str,
     Path(
         pattern=NAME_PATTERN,
-        description="The limit or resource; for jobs `concurrency`, `max_queued` or `rate`.",
+        description=(
+            "The limit or resource; for jobs `concurrency`, `max_queued`, `rate` or `queue`."
+        ),
         examples=["requests"],
     ),
 ]

@@ -98,6 +98,8 @@ def _rows(policy: "Policy", tiers: "list[Tier]") -> Iterator[tuple[str, list[str
     yield "jobs.concurrency", [_amount_text(tier.jobs.concurrency) for tier in tiers]
     yield "jobs.max_queued", [_amount_text(tier.jobs.max_queued) for tier in tiers]
     yield "jobs.rate", [rates_text(tier.jobs.rates) for tier in tiers]
+    if any(tier.jobs.queue for tier in policy.tiers.values()):
+        yield "jobs.queue", [tier.jobs.queue or "-" for tier in tiers]
 
 
 def _limit_text(limit: "Limit | None") -> str:

@@ -113,7 +113,7 @@ NameArgument = Annotated[
     typer.Argument(
         metavar="NAME",
         callback=_name,
-        help="The limit or resource; for jobs concurrency, max_queued or rate.",
+        help="The limit or resource; for jobs concurrency, max_queued, rate or queue.",
         show_default=False,
     ),
 ]

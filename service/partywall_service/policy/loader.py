@@ -19,7 +19,6 @@ from partywall_service.policy.model import (
     Period,
     Policy,
     Quota,
-    Rate,
     Resource,
     Tier,
 )
@@ -28,6 +27,7 @@ from partywall_service.policy.values import (
     one_of,
     read_boolean,
     read_features,
+    read_queue,
     read_text,
     read_thresholds,
     read_weight,
@@ -233,6 +233,7 @@ class _Reader(Walk):
             "concurrency": parse_count,
             "max_queued": parse_count,
             "rate": parse_rates,
+            "queue": read_queue,
         }
         self.known_keys(path, table, readers)
         return {
@@ -311,7 +312,6 @@ def _tier(
     A quota written without a period is counted by that of the other tiers, so that a tenant that
     moves between them does not lose its count.
     """
-    rates: tuple[Rate, ...] = draft.jobs.get("rate", ())
     quotas = {
         resource: replace(quota, per=quota.per or lifted.per)
         for resource, lifted in unlimited.items()
@@ -323,5 +323,10 @@ def _tier(
         features=draft.features or (),
         limits=MappingProxyType({n: draft.limits.get(n) or Limit(n, ()) for n in limit_names}),
         quotas=MappingProxyType(quotas),
-        jobs=Jobs(draft.jobs.get("concurrency"), draft.jobs.get("max_queued"), rates),
+        jobs=Jobs(
+            concurrency=draft.jobs.get("concurrency"),
+            max_queued=draft.jobs.get("max_queued"),
+            rates=draft.jobs.get("rate", ()),
+            queue=draft.jobs.get("queue"),
+        ),
     )

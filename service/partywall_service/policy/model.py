@@ -67,11 +67,13 @@ class Jobs:
         concurrency: of a tenant's jobs running at once.
         max_queued: waiting or deferred, not running.
         rates: job starts, shortest window first.
+        queue: the queue they wait in, of those that workers serve; None is that of most tenants.
     """
 
     concurrency: int | None = None
     max_queued: int | None = None
     rates: tuple[Rate, ...] = ()
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

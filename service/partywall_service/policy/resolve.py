@@ -1,6 +1,6 @@
 """A tenant's tier and its overrides → what applies to it now. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -10,14 +10,19 @@ from partywall_service.ledger.records import OverrideKind, OverrideRecord, Overr
 from partywall_service.policy.amounts import parse_amount, parse_count, parse_rates
 from partywall_service.policy.errors import UnknownName
 from partywall_service.policy.model import Jobs, Limit, Policy, Quota, Tier
+from partywall_service.policy.values import read_queue
 
-__all__ = ["Effective", "UnknownName", "check_override", "resolve"]
+__all__ = ["JOB_SETTINGS", "Effective", "UnknownName", "check_override", "resolve"]
 
-_JOBS = {
+_JOBS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "concurrency": ("concurrency", parse_count),
     "max_queued": ("max_queued", parse_count),
     "rate": ("rates", parse_rates),
+    "queue": ("queue", read_queue),
 }
+
+JOB_SETTINGS = tuple(_JOBS)
+"""What an override of jobs can be of."""
 
 
 @dataclass(frozen=True, slots=True)

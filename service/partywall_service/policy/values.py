@@ -93,6 +93,13 @@ def read_features(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def read_queue(value: object) -> str:
+    """The name of a queue that workers serve."""
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError(f'expected the name of a queue, as "dedicated"; got {shown(value)}')
+    return value
+
+
 def read_thresholds(value: object) -> tuple[int, ...]:
     """Percents of a quota, ascending; over 100 are for levels that were set, or a tier left."""
     if (

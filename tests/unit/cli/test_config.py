@@ -28,6 +28,7 @@ def test_what_is_unusual_is_shown(partywall: Partywall, tmp_path: Path) -> None:
         'y = ["7 per 3 minutes", "3/second"]\n'
         '[tiers.a.quotas]\nodd = "1500 B"\n'
         "[tiers.b]\n"
+        "[tiers.b.jobs]\nqueue = 'dedicated'\n"
     )
     result = partywall("config", "check", str(policy))
     said = " ".join(result.stdout.split())
@@ -35,6 +36,7 @@ def test_what_is_unusual_is_shown(partywall: Partywall, tmp_path: Path) -> None:
     assert "limits.x 5/hour (observed only) (closed on outage) unlimited" in said
     assert "limits.y 3/second, 7 per 3 minutes unlimited" in said
     assert "quotas.odd 1500 B unlimited" in said
+    assert "jobs.queue - dedicated" in said
     assert "tenants that nobody registered are refused" in said
 
 

@@ -67,9 +67,13 @@ def test_a_chain_is_followed_wherever_its_tiers_stand() -> None:
 def test_jobs_settings_are_inherited_one_by_one() -> None:
     text = (
         "[tiers.a.jobs]\nconcurrency = 2\nmax_queued = 9\nrate = '5/hour'\n"
+        "queue = 'dedicated'\n"
         "[tiers.b]\nextends = 'a'\n[tiers.b.jobs]\nmax_queued = 'unlimited'\nrate = -1\n"
+        "[tiers.c]\nextends = 'b'\n[tiers.c.jobs]\nqueue = 'default'\n"
     )
-    assert parse_policy(text, "test").tiers["b"].jobs == Jobs(concurrency=2)
+    tiers = parse_policy(text, "test").tiers
+    assert tiers["b"].jobs == Jobs(concurrency=2, queue="dedicated")
+    assert tiers["c"].jobs == Jobs(concurrency=2, queue="default")
 
 
 @pytest.mark.parametrize(

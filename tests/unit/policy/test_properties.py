@@ -37,6 +37,7 @@ _tiers = st.fixed_dictionaries(
                 "concurrency": st.integers(-1, 9),
                 "max_queued": st.integers(-1, 99),
                 "rate": _rates,
+                "queue": st.sampled_from(["default", "dedicated"]),
             },
         ),
     },
@@ -87,7 +88,7 @@ _words = st.sampled_from(
     [
         *("default_tier", "tiers", "resources", "free", "pro", "extends", "weight", "features"),
         *("limits", "quotas", "jobs", "requests", "users", "rate", "enforce", "on_outage"),
-        *("limit", "per", "durable", "concurrency", "max_queued", "month", "unlimited"),
+        *("limit", "per", "durable", "concurrency", "max_queued", "queue", "month", "unlimited"),
         *("5/hour", "1GiB", "-1"),
     ]
 )

@@ -58,6 +58,7 @@ def test_an_override_beats_the_tier_and_keeps_the_rest_of_it() -> None:
             _override("quotas", "storage", "2 GiB"),
             _override("jobs", "concurrency", 9),
             _override("jobs", "rate", "7/minute"),
+            _override("jobs", "queue", "dedicated"),
         ],
         NOW,
     )
@@ -69,7 +70,7 @@ def test_an_override_beats_the_tier_and_keeps_the_rest_of_it() -> None:
     assert effective.quotas["users"] == Quota("users", 7)
     assert effective.quotas["emails"] == Quota("emails", 900, "month")
     assert effective.quotas["storage"] == Quota("storage", 2 * 2**30)
-    assert effective.jobs == Jobs(concurrency=9, max_queued=10, rates=(Rate(7, 60),))
+    assert effective.jobs == Jobs(9, 10, (Rate(7, 60),), "dedicated")
     assert FREE.limits["requests"].rates == (Rate(100, 60),)  # the tier itself stays
 
 
@@ -123,6 +124,7 @@ def test_instants_of_other_time_zones_are_the_same_instants() -> None:
         _override("limits", "requests", "often", SOON),
         _override("quotas", "users", "many", SOON),
         _override("jobs", "concurrency", "1 GiB", SOON),
+        _override("jobs", "queue", "big jobs", SOON),
     ],
     ids=lambda override: f"{override.kind}-{override.name}",
 )
@@ -147,6 +149,7 @@ def test_what_the_policy_no_longer_knows_is_left_out(override: OverrideRecord) -
         ("jobs", "concurrency", 3),
         ("jobs", "max_queued", -1),
         ("jobs", "rate", "5/second;100/minute"),
+        ("jobs", "queue", "dedicated"),
     ],
 )
 def test_an_override_that_can_apply_is_taken(
@@ -173,7 +176,8 @@ def test_a_name_that_no_tier_has_is_unknown(kind: OverrideKind, name: str) -> No
         ("quotas", "storage", "1 gib", "expected one of the units"),
         ("jobs", "concurrency", "2 B", "expected a whole number from 0"),
         ("jobs", "rate", 5, "expected a rate"),
-        ("jobs", "weight", 5, "expected one of concurrency, max_queued, rate; got 'weight'"),
+        ("jobs", "queue", "_system", "expected the name of a queue"),
+        ("jobs", "weight", 5, "expected one of concurrency, max_queued, rate, queue; got 'weight'"),
     ],
 )
 def test_an_override_that_could_not_apply_is_refused(
@@ -185,7 +189,7 @@ def test_an_override_that_could_not_apply_is_refused(
 
 @given(
     kind=st.sampled_from(["limits", "quotas", "jobs"]),
-    name=st.sampled_from(["requests", "users", "concurrency", "rate", "gone"]),
+    name=st.sampled_from(["requests", "users", "concurrency", "rate", "queue", "gone"]),
     value=st.integers()
     | st.text(max_size=20)
     | st.sampled_from(["5/hour", "unlimited", "1 GiB", "9/0 days"]),
