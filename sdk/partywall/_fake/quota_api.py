@@ -14,9 +14,9 @@ from partywall._fake.core import NAME_PATTERN, Core
 from partywall._fake.policy import Tier
 from partywall._fake.refused import Refused
 from partywall._fake.windows import MICROSECONDS
+from partywall.calls import KEY_HEADER
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT
 from partywall.quotas.items import MAX_TTL
-from partywall.quotas.methods import KEY_HEADER
 from partywall.quotas.records import LedgerPage, Quota, Reserved
 from partywall.tenants import is_tenant_id
 

@@ -1,6 +1,5 @@
 """Which amounts of which resources a call names: checked here, before anything is sent."""
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -9,8 +8,6 @@ from partywall.records import invalid, name_of
 
 MAX_TTL = 86_400
 """Seconds that a reservation may be held."""
-
-_KEY = re.compile("[!-~]{1,255}")
 
 T = TypeVar("T")
 
@@ -81,14 +78,3 @@ def valid_ttl(ttl: int) -> None:
     """
     if not is_whole(ttl, 1, MAX_TTL):
         raise invalid("ttl", f"expected whole seconds from 1 to {MAX_TTL}", ttl)
-
-
-def valid_key(key: str) -> None:
-    """Refuses what cannot be sent as an idempotency key.
-
-    Raises:
-        InvalidRequest: it cannot.
-    """
-    if not isinstance(key, str) or _KEY.fullmatch(key) is None:
-        expected = "expected 1 to 255 visible ASCII characters, without spaces"
-        raise invalid("idempotency_key", expected, key)

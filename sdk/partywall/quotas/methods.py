@@ -4,8 +4,7 @@ Whoever waits by blocking (`SyncPartywall`) gives these methods primitives that 
 return, so that the same coroutines serve it, too.
 """
 
-import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TypeVar, overload
 from urllib.parse import quote
@@ -13,12 +12,12 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
+from partywall.calls import Calls, key_of
 from partywall.errors import QuotaExceeded, UnknownResource
 from partywall.quotas.hooks import CrossingHook, Hooks
 from partywall.quotas.items import (
     amounts_of,
     merged,
-    valid_key,
     valid_level,
     valid_resource,
     valid_ttl,
@@ -38,7 +37,6 @@ from partywall.quotas.records import (
 from partywall.quotas.reservation import Reservation, Reserving
 from partywall.records import invalid, valid_tenant
 
-KEY_HEADER = "Idempotency-Key"
 PAGE_SIZE = 200
 """Entries of the ledger that are asked for at once."""
 
@@ -53,7 +51,7 @@ _ledgers = msgspec.json.Decoder(LedgerPage)
 _previews = msgspec.json.Decoder(Preview)
 
 
-class QuotaMethods(ABC):
+class QuotaMethods(Calls):
     """A client's quotas.
 
     Resources are named by keyword (`users=1`); where a name is no identifier, or is that of an
@@ -151,7 +149,7 @@ class QuotaMethods(ABC):
         """
         asked = amounts_of(items, amounts)
         valid_ttl(ttl)
-        key = _key(idempotency_key)
+        key = key_of(idempotency_key)
         path = f"{_path_of(tenant)}/reserve"
 
         async def begin() -> Reservation:
@@ -219,7 +217,7 @@ class QuotaMethods(ABC):
         if if_version is not None:
             body["if_version"] = if_version
         path = f"{_path_of(tenant)}/{quote(resource, safe='')}"
-        return await self._ask("PUT", path, _quota, body=body, key=_key(idempotency_key))
+        return await self._ask("PUT", path, _quota, body=body, key=key_of(idempotency_key))
 
     async def ledger(self, tenant: str, resource: str | None = None) -> AsyncIterator[LedgerEntry]:
         """Every change of a tenant's levels, newest first; fetched page by page.
@@ -305,24 +303,8 @@ class QuotaMethods(ABC):
         return hook
 
     @abstractmethod
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        answer: msgspec.json.Decoder[T],
-        query: Mapping[str, str] | None,
-        body: object,
-        headers: Mapping[str, str] | None,
-    ) -> T:
-        """`Transport.request`, of what may be repeated."""
-
-    @abstractmethod
     async def _finish(self, awaitable: Awaitable[T]) -> T:
         """The result of something that the host app gave us."""
-
-    @abstractmethod
-    async def _sleep(self, seconds: float) -> None:
-        """Lets time pass."""
 
     async def _ledger_page(
         self, tenant: str, resource: str | None, cursor: str | None
@@ -340,7 +322,7 @@ class QuotaMethods(ABC):
     async def _change(
         self, tenant: str, verb: str, items: Mapping[str, int], idempotency_key: str | None
     ) -> QuotaOutcome:
-        key = _key(idempotency_key)
+        key = key_of(idempotency_key)
         path = f"{_path_of(tenant)}/{verb}"
         outcome = await self._ask("POST", path, _outcomes, body={"items": items}, key=key)
         return await self._told(outcome, tenant)
@@ -352,19 +334,6 @@ class QuotaMethods(ABC):
         path = f"{_path_of(tenant)}/reservations/{quote(reservation, safe='')}/{verb}"
         body = {} if items is None else {"items": items}
         return await self._told(await self._ask("POST", path, _settled, body=body), tenant)
-
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        answer: msgspec.json.Decoder[T],
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        key: str | None = None,
-    ) -> T:
-        headers = None if key is None else {KEY_HEADER: key}
-        return await self._request(method, path, answer, query, body, headers)
 
     @overload
     async def _told(self, answer: QuotaOutcome, tenant: str) -> QuotaOutcome: ...
@@ -384,11 +353,3 @@ class QuotaMethods(ABC):
 def _path_of(tenant: str) -> str:
     valid_tenant(tenant)
     return f"/v1/tenants/{quote(tenant, safe='')}/quotas"
-
-
-def _key(given: str | None) -> str:
-    if given is None:
-        # Of this one attempt: the sidecar need not keep its denial, nor its answer for long.
-        return f"try:{secrets.token_hex(16)}"
-    valid_key(given)
-    return given
