@@ -1,32 +1,27 @@
 """A typed façade over each Lua script: its signature is the script's calling contract."""
 
-import re
 from collections.abc import Sequence
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from partywall.decision import Window
+from partywall.lua import LuaFile
 from partywall_service.engine import keys
 from partywall_service.engine.base import Ask, Check, Question, Verdict, horizon
 from partywall_service.engine.memory import MICROSECONDS
 from partywall_service.policy.model import Rate
 
-_INCLUDE = re.compile(r'^--- @include "(\w+)"$', re.MULTILINE)
-
 _LOOK, _CHECK, _ASK, _RETURN = range(4)
 """What is asked, as the script's header numbers it."""
 
 
-class Script:
+class Script(LuaFile):
     """A Lua file, called by its digest and sent whole where the server does not know it yet.
 
     A server forgets its scripts when it restarts, fails over or is flushed, so any call may find
-    it ignorant; sending the text then costs one round trip, once. A line `--- @include "part"`
-    stands for the file `include/part.lua`.
+    it ignorant; sending the text then costs one round trip, once.
 
     Args:
         name: of the file.
@@ -34,13 +29,7 @@ class Script:
     """
 
     def __init__(self, name: str, package: str = __package__) -> None:
-        folder = files(package).joinpath("lua")
-
-        def part(line: re.Match[str]) -> str:
-            return folder.joinpath("include", f"{line[1]}.lua").read_text()
-
-        self.text = _INCLUDE.sub(part, folder.joinpath(f"{name}.lua").read_text())
-        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        super().__init__(name, package)
 
     async def __call__(
         self, client: Redis | RedisCluster, keys: Sequence[str], args: Sequence[str | int]

@@ -1,0 +1,134 @@
+-- Starts up to n jobs, of the tenants whose turn it is.
+--
+-- KEYS[1]  the queue
+-- ARGV[1]  now in milliseconds, or ''
+-- ARGV[2]  how many jobs to start at most
+-- ARGV[3]  lease in milliseconds
+-- ARGV[4]  milliseconds a job is kept that was cancelled when its worker died
+-- ARGV[5]  functions whose cost is not 1, as JSON: {"name": cost}
+-- ARGV[6..] lanes, the first first
+-- returns  {milliseconds until the next instant of which something may come, or -1,
+--           job, job, ...}, each {tenant, id, payload or '', fence, attempts, run at, expired,
+--           refusals, consumed, tier, features}
+--
+-- One step from choosing a job to its lease: a worker killed at any instant leaves the job either
+-- waiting or with a lease that runs out. Leases that have run out are taken back here, so their jobs
+-- run again as soon as any worker looks.
+--- @include "keys"
+--- @include "clock"
+--- @include "rate"
+--- @include "tenants"
+--- @include "finish"
+
+local slots, lease, keep = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local costs = cjson.decode(ARGV[5])
+local started = {-1}
+local deadline = whole(now + lease)
+
+local function reap()
+  local past = redis.call('ZRANGEBYSCORE', one_of('leases'), '-inf', whole(now), 'LIMIT', 0, 100)
+  local touched = {}
+  for _, ref in ipairs(past) do
+    local id, job = parts(ref)
+    local tenant = tenant_of(id)
+    vacate(tenant, job)
+    touched[tenant] = true
+    count(tenant, 'expired')
+    local key = job_key(id, job)
+    local v = redis.call('HMGET', key, 'rank', 'cancel')
+    if v[2] then
+      finish(tenant, job, 'cancelled', keep, '', 'cancelled; its worker had died', '', '')
+    elseif v[1] then
+      redis.call('HSET', key, 'status', 'retrying', 'run_at', whole(now), 'ran', 1,
+        'error', 'its worker died, or lost its lease')
+      redis.call('HDEL', key, 'owed')
+      redis.call('ZADD', of('ready', id), v[1], job)
+    end
+  end
+  for tenant in pairs(touched) do
+    tidy(tenant)
+    arrange(tenant)
+  end
+end
+
+local function bring_due()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', one_of('due'), '-inf', whole(now), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', one_of('due'), id)
+    arrange(tenant_of(id))
+  end
+  -- The last sidecar has gone: who waited for it to write a policy goes on by the defaults.
+  if redis.call('EXISTS', one_of('wanted')) == 1 and not keeper_lives() then
+    for _, id in ipairs(redis.call('SRANDMEMBER', one_of('wanted'), 100)) do arrange(tenant_of(id)) end
+  end
+end
+
+local function start(tenant, tag, job, fence)
+  local id = tenant.id
+  local key = job_key(id, job)
+  local v = redis.call('HMGET', key, 'function', 'attempts', 'run_at', 'expires', 'stopped_ms',
+    'refusals', 'consumed')
+  local attempts = tonumber(v[2] or '0') + 1
+  tenant.running = running_of(tenant) + 1
+  redis.call('HSET', key, 'status', 'running', 'attempts', attempts, 'started_at', whole(now),
+    'fence', whole(fence))
+  redis.call('SET', in_progress_key(id, job), 1)
+  redis.call('ZADD', of('running', id), deadline, job)
+  redis.call('ZADD', one_of('leases'), deadline, id .. ':' .. job)
+  served(tenant.lane, tag)
+  tenant.finish = tag + (costs[v[1]] or 1) / tenant.weight
+  tenant.moved = true
+  rate_charge(tenant)
+  count(tenant, 'claims')
+  local expired = 0
+  if v[4] and now > tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0') then expired = 1 end
+  started[#started + 1] = {id, job, redis.call('GET', payload_key(id, job)) or '', whole(fence),
+    attempts, v[3] or '0', expired, v[6] or '0', v[7] or '0', tenant.tier or '', tenant.features}
+end
+
+local function serve(lane, fence)
+  local active = of('active', lane)
+  while slots > 0 do
+    local head = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
+    if not head[1] then return end
+    local tenant, tag = tenant_of(head[1]), tonumber(head[2])
+    if tenant.lane ~= lane then
+      redis.call('ZREM', active, tenant.id)
+      arrange(tenant)
+    elseif not may_start(tenant) then
+      arrange(tenant)
+    else
+      promote(tenant)
+      local first = redis.call('ZPOPMIN', of('ready', tenant.id))
+      if first[1] then
+        slots = slots - 1
+        start(tenant, tag, first[1], fence + slots)
+      end
+      arrange(tenant, true)
+    end
+  end
+end
+
+reap()
+bring_due()
+if slots > 0 then
+  local fence = redis.call('HINCRBY', one_of('clock'), ':fence', slots) - slots + 1
+  for at = 6, #ARGV do serve(ARGV[at], fence) end
+end
+local lanes = {}
+for at = 6, #ARGV do
+  lanes[ARGV[at]] = true
+  if redis.call('EXISTS', of('active', ARGV[at])) == 1 then
+    wake(ARGV[at]) -- for another worker: this one has no slot left
+  else
+    redis.call('DEL', of('wake', ARGV[at]))
+  end
+end
+save(lanes)
+
+local next_at = nil
+for _, kind in ipairs({'due', 'leases'}) do
+  local first = redis.call('ZRANGE', one_of(kind), 0, 0, 'WITHSCORES')
+  if first[2] and (not next_at or tonumber(first[2]) < next_at) then next_at = tonumber(first[2]) end
+end
+if next_at then started[1] = math.max(0, next_at - now) end
+return started

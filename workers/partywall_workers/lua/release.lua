@@ -1,0 +1,73 @@
+-- Says how tries ended: the jobs are finished, or wait for another.
+--
+-- KEYS[1]  the queue
+-- ARGV[1]  now in milliseconds, or ''
+-- ARGV[2..] for each try 9: 'tenant:id', fence, how ('succeeded', 'failed', 'dead', 'cancelled',
+--          'retry'), milliseconds that the job is kept, milliseconds until the next try, result as
+--          arq has it or '', error, traceback, owed: quota items to give back, as JSON, or ''
+--          how 'retry' may be followed by letters: u: the try does not count, r: for want of quota,
+--          c: quota items are consumed, s: it has run
+-- returns  for each try 1, or 0: it is somebody else's by now, and nothing was changed
+--
+-- The fence is the number of this very start, so what a worker says that was taken for dead, and
+-- whose job has been started again, is refused.
+--- @include "keys"
+--- @include "clock"
+--- @include "rate"
+--- @include "tenants"
+--- @include "finish"
+
+local function retry(tenant, id, job, v, letters, delay, error, traceback, owed)
+  local key = job_key(id, job)
+  local attempts = tonumber(v[3])
+  if string.find(letters, 'u', 1, true) then attempts = attempts - 1 end
+  local run_at = now + delay
+  local status = 'retrying'
+  if attempts == 0 then status = delay > 0 and 'deferred' or 'queued' end
+  redis.call('HSET', key, 'status', status, 'attempts', attempts, 'run_at', whole(run_at),
+    'error', error, 'traceback', traceback)
+  if string.find(letters, 'r', 1, true) then redis.call('HINCRBY', key, 'refusals', 1) end
+  if string.find(letters, 'c', 1, true) then redis.call('HSET', key, 'consumed', 1) end
+  if string.find(letters, 's', 1, true) then redis.call('HSET', key, 'ran', 1) end
+  if owed ~= '' then
+    redis.call('HSET', key, 'owed', owed)
+  else
+    redis.call('HDEL', key, 'owed')
+  end
+  redis.call('ZADD', Q, whole(run_at), arq_id(id, job))
+  if delay > 0 then
+    redis.call('ZADD', of('deferred', id), whole(run_at), job)
+  else
+    redis.call('ZADD', of('ready', id), v[4], job)
+  end
+  count(tenant, 'retries')
+end
+
+local touched = {}
+
+local function release(at)
+  local id, job = parts(ARGV[at])
+  local v = redis.call('HMGET', job_key(id, job), 'status', 'fence', 'attempts', 'rank', 'cancel')
+  if v[1] ~= 'running' or v[2] ~= ARGV[at + 1] then return 0 end
+  local tenant = tenant_of(id)
+  touched[tenant] = true
+  vacate(tenant, job)
+  local how, keep, delay = ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local letters = string.match(how, '^retry(.*)$')
+  if letters and v[5] then how, letters = 'cancelled', nil end
+  if letters then
+    retry(tenant, id, job, v, letters, delay, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
+  else
+    finish(tenant, job, how, keep, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
+  end
+  return 1
+end
+
+local answers = {}
+for at = 2, #ARGV, 9 do answers[#answers + 1] = release(at) end
+for tenant in pairs(touched) do
+  tidy(tenant)
+  arrange(tenant)
+end
+save()
+return answers

@@ -1,0 +1,522 @@
+"""A queue's jobs: enqueued, looked at, cancelled, paused, revived."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from arq.jobs import serialize_result
+from redis.exceptions import RedisError
+
+from partywall_workers.errors import (
+    InvalidJob,
+    JobConflict,
+    QueueFull,
+    QueueUnavailable,
+    UnknownJob,
+)
+from partywall_workers.policy import JobPolicy
+from partywall_workers.records import FINISHED, Backlog, Enqueued, JobRecord, Status
+from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
+from partywall_workers.serial import loads
+
+KEEP = 86_400.0
+"""Seconds that finished jobs are kept."""
+
+KEEP_DEAD = 14 * 86_400.0
+"""Seconds that dead ones are."""
+
+KEEPER_LIVES = 10_000
+"""Milliseconds for which a sidecar that asked for missing policies counts as alive."""
+
+WORKER_LIVES = 30.0
+"""Seconds since a worker was last seen for which it counts as alive."""
+
+FUNCTION_LIVES = 3600.0
+"""Seconds since a worker with a function was last seen for which the function is known."""
+
+_CHUNK = 500
+"""Jobs looked at, or purged, in one call."""
+
+_MOST_LOOKED_AT = 20_000
+"""Jobs looked at for one page: a page of a rare status may be short, and has a next one."""
+
+_LONGEST_POLL = 0.25
+
+# Where a class has a method `list`, `list[...]` in its annotations would mean that.
+_Jobs = list[JobRecord]
+_Found = list[JobRecord | None]
+_Backlogs = list[Backlog]
+_Tenants = list[str]
+
+
+class FairQueue:
+    """The jobs of one queue, for who manages them; workers and apps need only a `FairRedis`.
+
+    Args:
+        redis: the queue's client, whose queue it is.
+        keep: seconds that jobs are kept which are cancelled here.
+        keep_dead: seconds that dead jobs are kept.
+        timeout: seconds for each call.
+    """
+
+    def __init__(
+        self,
+        redis: FairRedis,
+        *,
+        keep: float = KEEP,
+        keep_dead: float = KEEP_DEAD,
+        timeout: float = 5.0,
+    ) -> None:
+        self.redis = redis
+        self.name = redis.default_queue_name
+        self.keep = keep
+        self.keep_dead = keep_dead
+        self._timeout = timeout
+        self._scripts = redis.scripts
+        self._names = redis.names
+        self._commands: Any = redis  # redis-py's annotations are those of both its faces
+
+    async def enqueue(
+        self,
+        tenant: str,
+        function: str | Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        job_id: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        defer_by: float | timedelta | None = None,
+        defer_until: datetime | None = None,
+        expires: float | timedelta | None = None,
+    ) -> Enqueued:
+        """Queues a job, or finds the one that has its id.
+
+        Args:
+            tenant: whose.
+            function: its name, or the function.
+            args: for it.
+            kwargs: for it.
+            job_id: its id among its tenant's, 1 to 200 of letters, digits, `.`, `_`, `-`, `:`;
+                left out, one is made.
+            priority: 0 to 9, 9 first, among its tenant's.
+            defer_by: seconds until it may start.
+            defer_until: when it may start.
+            expires: seconds after its time within which it must start.
+
+        Raises:
+            QueueFull, UnknownFunction, InvalidJob: nothing was queued.
+            QueueUnavailable: it was queued or not.
+        """
+        job = self.redis.new_job(
+            tenant,
+            function,
+            args,
+            kwargs or {},
+            job_id=job_id,
+            priority=priority,
+            defer_by=defer_by,
+            defer_until=defer_until,
+            expires=expires,
+        )
+        async with self._answering():
+            queued = await self.redis.queue_job(job)
+        if queued.what == "exists":
+            return Enqueued(await self.get(tenant, job.job_id), created=False)
+        record = JobRecord(
+            tenant=tenant,
+            job_id=job.job_id,
+            function=job.function,
+            status="deferred" if queued.run_at > queued.queued_at else "queued",
+            priority=priority,
+            attempts=0,
+            queued_at=queued.queued_at,
+            run_at=queued.run_at,
+        )
+        return Enqueued(record, created=True)
+
+    async def get(self, tenant: str, job_id: str) -> JobRecord:
+        """A job as it stands.
+
+        Raises:
+            UnknownJob: there is none, or it is not kept any more.
+            QueueUnavailable: Redis did not answer.
+        """
+        async with self._answering():
+            (record,) = await self._records(tenant, [job_id])
+        if record is None:
+            raise UnknownJob(tenant, job_id)
+        return record
+
+    async def list(
+        self,
+        tenant: str,
+        *,
+        status: Status | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[_Jobs, str | None]:
+        """A tenant's jobs, the last queued first.
+
+        A page may be short where few jobs have the status; it has a next one as long as there are
+        jobs not looked at.
+
+        Args:
+            tenant: whose.
+            status: only these.
+            after: the page before's second value.
+            limit: how many at most.
+
+        Returns:
+            The jobs, and where the next page begins, or None.
+
+        Raises:
+            InvalidJob: `after` is no such value.
+            QueueUnavailable: Redis did not answer.
+        """
+        below = _sequence(after)
+        async with self._answering():
+            if status in ("running", "dead"):
+                return await self._listed(tenant, status, below, limit)
+            found: _Jobs = []
+            for _ in range(_MOST_LOOKED_AT // _CHUNK):
+                upper = "+inf" if below is None else f"({below}"
+                chunk = await self._commands.zrevrangebyscore(
+                    self._names.of("all", tenant),
+                    upper,
+                    "-inf",
+                    start=0,
+                    num=limit + 1 if status is None else _CHUNK,
+                    withscores=True,
+                )
+                ids = [job_id.decode() for job_id, _ in chunk]
+                for (_, score), record in zip(chunk, await self._records(tenant, ids), strict=True):
+                    if len(found) == limit:
+                        return found, str(below)
+                    below = int(score)
+                    if record is not None and status in (None, record.status):
+                        found.append(record)
+                if len(chunk) < (limit + 1 if status is None else _CHUNK):
+                    return found, None
+        return found, str(below)
+
+    async def cancel(self, tenant: str, job_id: str, *, wait: float = 2.0) -> JobRecord:
+        """Cancels a job that waits; asks the worker of one that runs, and waits for it.
+
+        Args:
+            tenant: whose.
+            job_id: which.
+            wait: seconds for a running one to end; then it is given back as it stands.
+
+        Raises:
+            UnknownJob: there is none.
+            JobConflict: it is finished.
+            QueueUnavailable: Redis did not answer.
+        """
+        what = await self.cancel_waiting(tenant, job_id)
+        if what == "unknown":
+            raise UnknownJob(tenant, job_id)
+        record = await self.get(tenant, job_id)
+        if what == "finished":
+            raise JobConflict(
+                f"job {job_id!r} is {record.status}: only unfinished ones are cancelled"
+            )
+        until = time.monotonic() + wait
+        pause = 0.01
+        while not record.finished and time.monotonic() < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL)
+            record = await self.get(tenant, job_id)
+        return record
+
+    async def cancel_waiting(self, tenant: str, job_id: str) -> str:
+        """Cancels a job that waits; marks one that runs, for its worker.
+
+        Returns:
+            `cancelled`, `asked`, `finished` or `unknown`.
+
+        Raises:
+            QueueUnavailable: Redis did not answer.
+        """
+        async with self._answering():
+            payload = await self._commands.get(self._names.payload(tenant, job_id))
+            return await self._scripts.cancel(
+                tenant,
+                job_id,
+                keep=_ms(self.keep),
+                result=self._cancelled(tenant, job_id, payload) if payload else b"",
+            )
+
+    async def retry(self, tenant: str, job_id: str) -> JobRecord:
+        """Queues a dead job anew, with all its tries.
+
+        Raises:
+            UnknownJob: there is none.
+            JobConflict: it is not dead.
+            QueueFull: its tenant has as many jobs waiting as it may; it stays dead.
+            QueueUnavailable: Redis did not answer.
+        """
+        async with self._answering():
+            what, cap = await self._scripts.revive(tenant, job_id)
+        if what == "unknown":
+            raise UnknownJob(tenant, job_id)
+        if what == "full":
+            raise QueueFull(tenant, cap)
+        if what != "revived":
+            raise JobConflict(f"job {job_id!r} is {what}: only dead ones are revived")
+        return await self.get(tenant, job_id)
+
+    async def pause(self, tenant: str) -> bool:
+        """Keeps the tenant from starting jobs, and says True: it is paused now."""
+        return await self._pause(tenant, paused=True)
+
+    async def resume(self, tenant: str) -> bool:
+        """Lets the tenant start jobs again, and says False: it is not paused now."""
+        return await self._pause(tenant, paused=False)
+
+    async def paused(self, tenant: str) -> bool:
+        """Whether an operator has paused the tenant."""
+        async with self._answering():
+            return bool(await self._commands.hexists(self._names.of("tenant", tenant), "paused"))
+
+    async def purge(self, tenant: str) -> int:
+        """Cancels the tenant's jobs that wait, deferred ones too; says how many."""
+        purged, last = 0, None
+        while True:
+            async with self._answering():
+                some, last = await self._scripts.purge(
+                    tenant, most=_CHUNK, keep=_ms(self.keep), last=last
+                )
+            if not some:
+                return purged
+            purged += some
+
+    async def backlog(self, tenant: str) -> Backlog:
+        """The tenant's jobs in numbers."""
+        async with self._answering():
+            (backlog,) = await self._scripts.backlog([tenant])
+        return backlog
+
+    async def backlogs(self, *, limit: int = 20) -> _Backlogs:
+        """Of those tenants that have most jobs unfinished, most first."""
+        async with self._answering():
+            busiest = await self._commands.zrevrange(self._names.one("busy"), 0, limit - 1)
+            tenants = [tenant.decode() for tenant in busiest]
+            found: _Backlogs = []
+            for start in range(0, len(tenants), _CHUNK):
+                found += await self._scripts.backlog(tenants[start : start + _CHUNK])
+        return found
+
+    async def busy(self) -> int:
+        """How many tenants have jobs unfinished."""
+        async with self._answering():
+            return int(await self._commands.zcard(self._names.one("busy")))
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """What was counted since the queue was made, by tier.
+
+        It is `claims`, `retries`, `expired`, `succeeded`, `failed`, `dead` and `cancelled`.
+        """
+        async with self._answering():
+            keys = [key async for key in self._commands.scan_iter(self._names.of("counts", "*"))]
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hgetall(key)
+                answers = await pipe.execute()
+        start = len(self._names.of("counts", ""))
+        return {
+            key.decode()[start:]: {what.decode(): int(n) for what, n in answer.items()}
+            for key, answer in zip(keys, answers, strict=True)
+        }
+
+    async def set_policy(self, tenant: str, policy: JobPolicy) -> None:
+        """Writes what the tenant's jobs may take, and starts or stops what that changes."""
+        await self.set_policies({tenant: policy})
+
+    async def set_policies(self, policies: Mapping[str, JobPolicy]) -> None:
+        """As `set_policy`, for many."""
+        items = list(policies.items())
+        for start in range(0, len(items), _CHUNK):
+            async with self._answering():
+                await self._scripts.policy(dict(items[start : start + _CHUNK]))
+
+    async def policies(self) -> AsyncIterator[str]:
+        """Tenants whose policy was written here, each at least once."""
+        key = self._names.one("tenants")
+        cursor = 0
+        while True:
+            async with self._answering():
+                cursor, members = await self._commands.sscan(key, cursor, count=_CHUNK)
+                names = [member.decode() for member in members]
+                async with self.redis.pipeline(transaction=False) as pipe:
+                    for name in names:
+                        pipe.hexists(self._names.of("tenant", name), "policy")
+                    there = await pipe.execute() if names else []
+                gone = [name for name, kept in zip(names, there, strict=True) if not kept]
+                if gone:  # a day without a job; the next one asks for the policy again
+                    await self._commands.srem(key, *gone)
+            for name in names:
+                if name not in gone:
+                    yield name
+            if not cursor:
+                return
+
+    async def wanted(self, *, timeout: float) -> _Tenants:  # noqa: ASYNC109 - a wait of Redis's
+        """Waits for tenants whose policy is missing; marks that somebody writes policies.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            QueueUnavailable: Redis did not answer.
+        """
+        async with self._answering(extra=timeout):
+            await self._commands.set(self._names.one("keeper"), 1, px=KEEPER_LIVES)
+            key = self._names.one("wanted")
+            wanted = await self._commands.srandmember(key, _CHUNK)
+            if not wanted:
+                await self._commands.blpop([self._names.one("keeper:wake")], timeout=timeout)
+                wanted = await self._commands.srandmember(key, _CHUNK)
+        return [tenant.decode() for tenant in cast("Sequence[bytes]", wanted)]
+
+    async def functions(self) -> frozenset[str]:
+        """Functions of workers seen in the last hour; empty when none is known."""
+        oldest = (time.time() - FUNCTION_LIVES) * 1000
+        async with self._answering():
+            seen = await self._commands.hgetall(self._names.one("functions"))
+        return frozenset(name.decode() for name, at in seen.items() if float(at) > oldest)
+
+    async def workers(self, lane: str | None = None) -> int:
+        """How many workers are alive, of a lane or of all."""
+        async with self._answering():
+            if lane is None:
+                pattern = self._names.of("workers", "*")
+                keys = [key async for key in self._commands.scan_iter(pattern)]
+            else:
+                keys = [self._names.of("workers", lane).encode()]
+            alive: set[bytes] = set()
+            for key in keys:
+                oldest = (time.time() - WORKER_LIVES) * 1000
+                alive.update(await self._commands.zrangebyscore(key, oldest, "+inf"))
+        return len(alive)
+
+    async def _pause(self, tenant: str, *, paused: bool) -> bool:
+        async with self._answering():
+            await self._scripts.pause(tenant, paused=paused)
+        return paused
+
+    async def _listed(
+        self, tenant: str, status: Status, below: int | None, limit: int
+    ) -> tuple[_Jobs, str | None]:
+        """A page of those that have a set of their own, which is small."""
+        key = self._names.of("running" if status == "running" else "dead", tenant)
+        ids = [job_id.decode() for job_id in await self._commands.zrange(key, 0, -1)]
+        if not ids:
+            return [], None
+        scores = await self._commands.zmscore(self._names.of("all", tenant), ids)
+        order = sorted(
+            (
+                (int(score), job_id)
+                for score, job_id in zip(scores, ids, strict=True)
+                if score is not None and (below is None or score < below)
+            ),
+            reverse=True,
+        )
+        page = order[:limit]
+        records = await self._records(tenant, [job_id for _, job_id in page])
+        found = [record for record in records if record is not None and record.status == status]
+        return found, str(page[-1][0]) if len(order) > limit else None
+
+    async def _records(self, tenant: str, job_ids: Sequence[str]) -> _Found:
+        if not job_ids:
+            return []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(self._names.job(tenant, job_id))
+                pipe.get(self._names.result(tenant, job_id))
+            answers = await pipe.execute()
+        return [
+            self._record(tenant, job_id, fields, result)
+            for job_id, fields, result in zip(job_ids, answers[::2], answers[1::2], strict=True)
+        ]
+
+    def _record(
+        self, tenant: str, job_id: str, fields: dict[bytes, bytes], result: bytes | None
+    ) -> JobRecord | None:
+        if not fields:
+            return None
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        status = cast("Status", text["status"])
+        returned = None
+        if result is not None and status == "succeeded":
+            returned = (self.redis.job_deserializer or loads)(result)["r"]
+        return JobRecord(
+            tenant=tenant,
+            job_id=job_id,
+            function=text["function"],
+            status=status,
+            priority=int(text["priority"]),
+            attempts=int(text["attempts"]),
+            queued_at=int(text["queued_at"]),
+            run_at=int(text["run_at"]),
+            started_at=_instant(text, "started_at"),
+            finished_at=_instant(text, "finished_at") if status in FINISHED else None,
+            error=text.get("error") or None,
+            traceback=text.get("traceback") or None,
+            result=returned,
+        )
+
+    def _cancelled(self, tenant: str, job_id: str, payload: bytes) -> bytes:
+        """The result that arq's handle takes for a job cancelled before it began."""
+        job = (self.redis.job_deserializer or loads)(payload)
+        at = time.time_ns() // 1_000_000
+        arq_id = self._names.arq_id(tenant, job_id)
+        result = serialize_result(
+            job["f"],
+            job["a"],
+            job["k"],
+            job["t"] or 0,
+            job["et"],
+            False,
+            asyncio.CancelledError(),
+            at,
+            at,
+            f"{arq_id}:{job['f']}",
+            self.name,
+            arq_id,
+            serializer=self.redis.job_serializer,
+        )
+        return result or b""
+
+    @asynccontextmanager
+    async def _answering(self, *, extra: float = 0.0) -> AsyncIterator[None]:
+        """The one place where what Redis and its driver raise becomes `QueueUnavailable`."""
+        seconds = self._timeout + extra
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as exc:
+            raise QueueUnavailable(
+                f"the queue's Redis did not answer within {seconds:g} s"
+            ) from exc
+        except (RedisError, OSError) as exc:
+            raise QueueUnavailable(f"the queue's Redis failed: {exc}") from exc
+
+
+def _sequence(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isascii() or not after.isdecimal():
+        raise InvalidJob("cursor", f"expected one that a page gave; got {after!r}")
+    return int(after)
+
+
+def _instant(text: Mapping[str, str], name: str) -> int | None:
+    value = text.get(name)
+    return None if value is None else int(value)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,95 @@
+"""Jobs and results as JSON: what arq calls a serializer.
+
+arq's own default is pickle, which lets whoever can write to Redis run code in a worker. JSON
+carries what every language reads; what it cannot carry is refused where it is given, not lost.
+"""
+
+import asyncio
+import builtins
+import json
+import sys
+from typing import Any
+
+from partywall_workers.errors import JobError, NotJson
+
+_ERROR = "__error__"
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class RemoteFailure(JobError):
+    """What a job raised, where its class is not known in this process: type and message."""
+
+
+def dumps(data: dict[str, Any]) -> bytes:
+    """A job, or a result, as JSON.
+
+    Raises:
+        NotJson: with the place of what it cannot carry.
+    """
+    if isinstance(data.get("r"), BaseException):
+        data = data | {"r": _error_as_json(data["r"])}
+    for key, name in (("a", "args"), ("k", "kwargs"), ("r", "result")):
+        if key in data:
+            _check(data[key], name)
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def loads(text: bytes) -> dict[str, Any]:
+    """What `dumps` was given; tuples are lists, and exceptions of unknown classes RemoteFailure.
+
+    Raises:
+        ValueError: it is not JSON, or no object.
+    """
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object; got {type(data).__name__}")
+    result = data.get("r")
+    if data.get("s") is False and isinstance(result, dict) and _ERROR in result:
+        data["r"] = _error_of_json(result[_ERROR])
+    return data
+
+
+def _check(value: object, at: str) -> None:
+    if isinstance(value, _PLAIN):
+        if isinstance(value, float) and value - value != 0:
+            raise NotJson(at, f"JSON has no {value!r}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{at}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise NotJson(at, f"expected keys that are strings; got {key!r}")
+            _check(item, f"{at}.{key}")
+    else:
+        raise NotJson(
+            at,
+            "expected what JSON carries (null, booleans, numbers, strings, lists, objects); got "
+            f"{type(value).__name__}",
+        )
+
+
+def _error_as_json(error: BaseException) -> dict[str, Any]:
+    args: list[Any] = []
+    for arg in error.args:
+        try:
+            _check(arg, "args")
+        except (NotJson, RecursionError):
+            arg = repr(arg)
+        args.append(arg)
+    kind = type(error)
+    named = {"module": kind.__module__, "name": kind.__qualname__, "args": args, "text": str(error)}
+    return {_ERROR: named}
+
+
+def _error_of_json(named: dict[str, Any]) -> BaseException:
+    # Only what this process has imported itself: a result must not choose what is imported.
+    name = named["name"]
+    module = builtins if named["module"] == "builtins" else sys.modules.get(named["module"])
+    kind = getattr(module, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception | asyncio.CancelledError):
+        try:
+            return kind(*named["args"])
+        except Exception:  # noqa: BLE001, S110 - a class with arguments of its own; told below
+            pass
+    return RemoteFailure(f"{name}: {named['text']}" if named["text"] else name)
