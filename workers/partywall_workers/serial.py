@@ -12,8 +12,11 @@ from typing import Any
 
 from partywall_workers.errors import JobError, NotJson
 
+MAX_DEPTH = 100
+"""Lists and objects within an argument or a result; readers of JSON have limits of their own."""
+
 _ERROR = "__error__"
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (int, float, bool, type(None))
 
 
 class RemoteFailure(JobError):
@@ -30,7 +33,7 @@ def dumps(data: dict[str, Any]) -> bytes:
         data = data | {"r": _error_as_json(data["r"])}
     for key, name in (("a", "args"), ("k", "kwargs"), ("r", "result")):
         if key in data:
-            _check(data[key], name)
+            _check(data[key], name, MAX_DEPTH + 1)
     return json.dumps(data, separators=(",", ":")).encode()
 
 
@@ -49,18 +52,23 @@ def loads(text: bytes) -> dict[str, Any]:
     return data
 
 
-def _check(value: object, at: str) -> None:
-    if isinstance(value, _PLAIN):
+def _check(value: object, at: str, depth: int) -> None:
+    if isinstance(value, str):
+        _check_text(value, at)
+    elif isinstance(value, _PLAIN):
         if isinstance(value, float) and value - value != 0:
             raise NotJson(at, f"JSON has no {value!r}")
+    elif isinstance(value, list | tuple | dict) and not depth:
+        raise NotJson(f"{at[:60]}…", f"expected lists and objects at most {MAX_DEPTH} deep")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _check(item, f"{at}[{index}]")
+            _check(item, f"{at}[{index}]", depth - 1)
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise NotJson(at, f"expected keys that are strings; got {key!r}")
-            _check(item, f"{at}.{key}")
+            _check_text(key, at)
+            _check(item, f"{at}.{key}", depth - 1)
     else:
         raise NotJson(
             at,
@@ -69,12 +77,20 @@ def _check(value: object, at: str) -> None:
         )
 
 
+def _check_text(text: str, at: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise NotJson(at, f"expected text that UTF-8 carries; got {text!r:.60}") from exc
+
+
 def _error_as_json(error: BaseException) -> dict[str, Any]:
     args: list[Any] = []
     for arg in error.args:
         try:
-            _check(arg, "args")
-        except (NotJson, RecursionError):
+            _check(arg, "args", MAX_DEPTH)
+        except NotJson:
             arg = repr(arg)
         args.append(arg)
     kind = type(error)
