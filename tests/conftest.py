@@ -4,6 +4,7 @@
 | --- | --- |
 | `valkey_url`, `redis_client` | the run's Valkey; keep to `key_prefix` |
 | `key_prefix` | a prefix of this test alone; afterwards each key under it must have a TTL |
+| `jobs_queue` | a queue of this test alone on the run's Valkey, deleted afterwards |
 | `database_url` | a database of this test alone, migrated |
 | `postgres_server_url` | the run's PostgreSQL, its own empty database |
 | `valkey_cluster` | three nodes, started at the first use |
@@ -27,6 +28,8 @@ import redis.asyncio
 from hypothesis import HealthCheck, settings
 
 from partywall_service.embedded import EmbeddedError, PostgresServer, ValkeyServer
+from partywall_workers.queue import FairQueue
+from partywall_workers.redis import FairRedis
 from tests.support.cluster import ValkeyCluster, running_cluster
 from tests.support.run import RUN_DIR, TestRun, controlled_run
 from tests.support.sidecar import ADMIN_TOKEN, QUOTAS, Sidecar
@@ -108,6 +111,17 @@ def key_prefix(valkey_url: str) -> Iterator[str]:
 async def redis_client(valkey_url: str) -> "AsyncIterator[redis.asyncio.Redis]":
     async with redis.asyncio.Redis.from_url(valkey_url) as client:
         yield client
+
+
+@pytest.fixture
+async def jobs_queue(valkey_url: str) -> AsyncIterator[FairQueue]:
+    name = f"t{uuid.uuid4().hex[:16]}:jobs"
+    client = FairRedis.connect(valkey_url, queue_name=name)
+    yield FairQueue(client)
+    keys = [key async for key in client.scan_iter(match=f"*{name}*", count=10_000)]
+    if keys:
+        await client.delete(*keys)
+    await client.aclose(close_connection_pool=True)
 
 
 @pytest.fixture

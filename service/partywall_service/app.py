@@ -21,6 +21,10 @@ from partywall_service.engine.connect import connect, disconnect, warn_if_forget
 from partywall_service.engine.local import LocalLimiter
 from partywall_service.engine.presence import Presence
 from partywall_service.engine.redis import RedisEngine
+from partywall_service.jobs.connect import can_queue, open_queue
+from partywall_service.jobs.keeper import Keeper
+from partywall_service.jobs.kept import KeptPolicies
+from partywall_service.jobs.metrics import JobMetrics
 from partywall_service.ledger import Ledger, create_ledger_engine
 from partywall_service.metrics import Metrics
 from partywall_service.permits import Permits
@@ -111,13 +115,29 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         metrics.quotas,
     )
 
-    upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics)
+    jobs_url = settings.jobs_redis_url or settings.redis_url
+    jobs = await stack.enter_async_context(
+        open_queue(
+            jobs_url,
+            prefix=settings.key_prefix,
+            keep=settings.jobs_keep,
+            keep_dead=settings.jobs_keep_dead,
+        )
+    )
+    keeper = None
+    if can_queue(jobs_url):
+        keeper = Keeper(jobs, KeptPolicies(jobs.redis), directory)
+        task = run_in_background("job policies", keeper.run)
+        stack.push_async_callback(stop_in_background, task)
+        metrics.sources.append(JobMetrics(jobs))
+
+    upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics, keeper)
     for task in (
         run_in_background("store watch", breaker.watch),
         run_in_background("store advice", lambda: warn_if_forgetful(client), once=True),
         run_in_background(
             "change listener",
-            lambda: heed_changes(database_url, directory, authenticator, metrics),
+            lambda: heed_changes(database_url, directory, authenticator, keeper, metrics),
         ),
         run_in_background("policy watch", upkeep.watch),
         run_in_background("quota sweep", lambda: sweep(quota_store)),
@@ -125,4 +145,4 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     ):
         stack.push_async_callback(stop_in_background, task)
     hot.open(HotParts(admission, permits, authenticator, policy, quotas))
-    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas)
+    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas, jobs)

@@ -155,7 +155,7 @@ class Directory:
     def get(self, tenant: str) -> Entry | None:
         """The tenant as remembered; None when it must be loaded first."""
         entry = self._entries.get(tenant)
-        if entry is None or not entry.fresh or entry.generation != self._generation:
+        if entry is None or not self.is_current(entry):
             return None
         return self._resolved(entry)
 
@@ -179,6 +179,10 @@ class Directory:
             for tenant, load in pending.items():
                 found[tenant] = self._resolved(load.entry(tenant))
         return found
+
+    def is_current(self, entry: Entry) -> bool:
+        """Whether nothing is known to have changed since the entry was read."""
+        return entry.fresh and entry.generation == self._generation
 
     def forget(self, tenant: str) -> None:
         """The tenant changed: its next use reads it anew, and no load under way may say other."""

@@ -1,22 +1,24 @@
 """Prometheus metrics.
 
-Labels are tiers, limits and outcomes, never tenants: cardinality stays bounded however many
-tenants come.
+Labels are tiers, limits and outcomes: cardinality stays bounded however many tenants come. Only the
+busiest few tenants' jobs are told by name.
 """
 
 import os
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 Outcome = Literal["admitted", "denied", "would_deny"]
 QuotaOutcome = Literal["allowed", "denied", "refused"]
@@ -91,6 +93,24 @@ class QuotaCounter:
         self._operations.labels(tier, operation, outcome).inc()
 
 
+class Source(Protocol):
+    """What is read anew for a scrape, from where all processes find the same."""
+
+    async def families(self) -> Sequence[Metric]:
+        """As it stands; it never fails."""
+        ...
+
+
+class _Once(Collector):
+    """Families that were read already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 class Metrics:
     """This process's metrics, in a registry of their own.
 
@@ -100,10 +120,12 @@ class Metrics:
         database_up: 1 while PostgreSQL answers.
         policy_loaded: epoch seconds of the last policy taken.
         policy_refused: policies refused since the start.
+        sources: what is read besides at each scrape.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.sources: list[Source] = []
         self.decisions = DecisionCounter(self.registry)
         self.quotas = QuotaCounter(self.registry)
         self._store_up = Gauge(
@@ -160,10 +182,16 @@ class Metrics:
         if not up:
             self._store_outages.inc()
 
-    def render(self) -> bytes:
+    async def render(self) -> bytes:
         """The text that Prometheus reads, of all worker processes when there are several."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # prometheus-client
-            return generate_latest(registry)
-        return generate_latest(self.registry)
+            return generate_latest(registry) + await self._render_sources()
+        return generate_latest(self.registry) + await self._render_sources()
+
+    async def _render_sources(self) -> bytes:
+        registry = CollectorRegistry()
+        for source in self.sources:
+            registry.register(_Once(await source.families()))
+        return generate_latest(registry)

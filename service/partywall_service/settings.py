@@ -5,6 +5,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MAX_KEEP = 10 * 365 * 86_400
+"""Seconds: longer than anybody keeps a job."""
+
 
 class Settings(BaseSettings):
     """What a sidecar is told from outside; every name is an environment variable's suffix.
@@ -19,6 +22,9 @@ class Settings(BaseSettings):
         port: the port to listen on; of no use with a socket.
         redis_timeout_ms: the deadline of every call to the shared store, in milliseconds.
         key_prefix: what every Redis key of this installation starts with.
+        jobs_redis_url: where jobs are queued, a single server or Sentinel's; None is `redis_url`.
+        jobs_keep: seconds that finished jobs are kept.
+        jobs_keep_dead: seconds that dead ones are.
         tenant_cache_size: tenants a process remembers, registered or not.
     """
 
@@ -33,4 +39,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     redis_timeout_ms: int = Field(default=50, ge=1)
     key_prefix: str = Field(default="pw", pattern=r"^[A-Za-z0-9_.-]{1,32}$")
+    jobs_redis_url: str | None = None
+    jobs_keep: float = Field(default=86_400, gt=0, le=MAX_KEEP)
+    jobs_keep_dead: float = Field(default=14 * 86_400, gt=0, le=MAX_KEEP)
     tenant_cache_size: int = Field(default=200_000, ge=1)

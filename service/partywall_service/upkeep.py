@@ -7,6 +7,7 @@ import structlog
 
 from partywall_service.api.auth import Authenticator
 from partywall_service.directory import Directory
+from partywall_service.jobs.keeper import Keeper
 from partywall_service.ledger import Ledger
 from partywall_service.ledger.changes import Change
 from partywall_service.ledger.errors import LedgerUnavailable
@@ -28,13 +29,22 @@ class PolicyUpkeep:
         policy: what decisions are made by.
         ledger: which tiers tenants have.
         metrics: told what was taken and refused.
+        keeper: told that another policy is in force.
     """
 
-    def __init__(self, path: Path, policy: PolicyHolder, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        path: Path,
+        policy: PolicyHolder,
+        ledger: Ledger,
+        metrics: Metrics,
+        keeper: Keeper | None,
+    ) -> None:
         self._path = path
         self._policy = policy
         self._ledger = ledger
         self._metrics = metrics
+        self._keeper = keeper
         metrics.policy_loaded.set(time())
 
     async def watch(self) -> None:
@@ -66,6 +76,8 @@ class PolicyUpkeep:
             )
         self._policy.current = new
         self._metrics.policy_loaded.set(time())
+        if self._keeper is not None:
+            self._keeper.everyone()
         log.info("policy.applied", tiers=list(new.tiers), digest=new.digest[:12])
 
     def _reject(self, error: PolicyError) -> None:
@@ -84,13 +96,19 @@ class PolicyUpkeep:
 
 
 async def heed_changes(
-    database_url: str, directory: Directory, authenticator: Authenticator, metrics: Metrics
+    database_url: str,
+    directory: Directory,
+    authenticator: Authenticator,
+    keeper: Keeper | None,
+    metrics: Metrics,
 ) -> None:
-    """Forgets what any sidecar changed, until cancelled."""
+    """Forgets what any sidecar changed, and has its job policies written, until cancelled."""
 
     def changed(change: Change) -> None:
         if change.kind == "tenant":
             directory.forget(change.id)
+            if keeper is not None:
+                keeper.changed(change.id)
         else:
             authenticator.forget(change.id)
 
@@ -98,6 +116,8 @@ async def heed_changes(
         # Notices may have been missed while it was not.
         directory.forget_all()
         authenticator.clear()
+        if keeper is not None:
+            keeper.everyone()
         metrics.database_up.set(1)
 
     def lost() -> None:

@@ -15,6 +15,7 @@ from partywall_service.ledger import Ledger
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.quotas.service import Quotas
+from partywall_workers.queue import FairQueue
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Parts:
         breaker: whether the shared store answers.
         metrics: what Prometheus is told.
         quotas: everybody's quotas.
+        jobs: everybody's jobs.
     """
 
     policy: PolicyHolder
@@ -38,6 +40,7 @@ class Parts:
     breaker: CircuitBreaker
     metrics: Metrics
     quotas: Quotas
+    jobs: FairQueue
 
 
 def parts_of(request: Request) -> Parts:

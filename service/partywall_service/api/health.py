@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from partywall_service.api.auth import presented_token
 from partywall_service.api.deps import parts_of
 from partywall_service.api.problems import Problem
+from partywall_service.jobs.connect import answers
+from partywall_service.ledger import Ledger
 from partywall_service.ledger.errors import LedgerError
 
 PING_DEADLINE = 0.5
@@ -42,6 +44,7 @@ async def readyz(request: Request) -> Response:
 
     Without Redis limits are decided by their `on_outage`, so only a policy whose every limit is
     `closed` is not ready then. Without PostgreSQL known tenants go on.
+    Jobs may have a Redis of their own.
     """
     parts = parts_of(request)
     degraded = []
@@ -53,13 +56,23 @@ async def readyz(request: Request) -> Response:
             for tier in parts.policy.current.tiers.values()
             for limit in tier.limits.values()
         )
-    try:
-        async with asyncio.timeout(PING_DEADLINE):
-            await parts.ledger.ping()
-    except (TimeoutError, LedgerError):
+    # Together: who probes gives all of it a second, as a rule.
+    database, jobs = await asyncio.gather(_answers(parts.ledger), answers(parts.jobs))
+    if not database:
         degraded.append("database")
+    if not jobs:
+        degraded.append("jobs")
     readiness = Readiness(ready=ready, degraded=degraded)
     return JSONResponse(readiness.model_dump(), status_code=200 if ready else 503)
+
+
+async def _answers(ledger: Ledger) -> bool:
+    try:
+        async with asyncio.timeout(PING_DEADLINE):
+            await ledger.ping()
+    except (TimeoutError, LedgerError):
+        return False
+    return True
 
 
 @router.get(
@@ -75,7 +88,7 @@ async def metrics(request: Request) -> Response:
         principal = await parts.authenticator.authenticate(presented_token(request.headers.raw))
         if principal.scope == "tenant":
             raise Problem("forbidden", "metrics are of all tenants; a host's token is needed")
-    return Response(parts.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await parts.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _from_loopback(request: Request) -> bool:
