@@ -130,9 +130,10 @@ class Sidecar:
         """Makes one thing; with an idempotency `key`, once however often it is asked."""
         return self.object_of(self._request("POST", path, body=body, key=key))
 
-    def delete(self, *path: str) -> None:
-        """Removes one thing."""
-        self._request("DELETE", path)
+    def delete(self, *path: str) -> dict[str, Any]:
+        """Removes one thing; gives what the answer says of it, mostly nothing."""
+        response = self._request("DELETE", path)
+        return self.object_of(response) if response.content else {}
 
     def list(
         self,

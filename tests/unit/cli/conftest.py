@@ -1,6 +1,7 @@
 """The command line in this process, away from this machine's environment and files."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from partywall_service.cli import app
+from tests.unit.cli.fake_sidecar import FakeSidecar, serving
 
 
 class Partywall(Protocol):
@@ -41,3 +43,12 @@ def partywall() -> Partywall:
 def quotas() -> Path:
     """The policy that ships with Partywall."""
     return Path(__file__).parents[3] / "quotas.toml"
+
+
+@pytest.fixture
+def fake_sidecar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSidecar]:
+    """Whom every command of this test talks to; it answers as its `reply` says."""
+    with serving() as server:
+        monkeypatch.setenv("PARTYWALL_SIDECAR_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("PARTYWALL_TOKEN", "a-token")
+        yield server

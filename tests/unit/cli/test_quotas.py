@@ -1,17 +1,11 @@
 """`partywall quotas` where the sidecar does not answer as it should (else: acceptance tests)."""
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.unit.cli.conftest import Partywall
-
-Reply = tuple[int, object]
+from tests.unit.cli.fake_sidecar import FakeSidecar, Reply
 
 USERS = {
     "resource": "users",
@@ -31,55 +25,11 @@ CONSUMED = {"allowed": True, "tenant": "acme", "denied": [], "quotas": [USERS], 
 AWAY = (503, {"detail": "the database does not answer now; try again"})
 
 
-class _Fake(ThreadingHTTPServer):
-    """Answers as `reply(method, path)` says; remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.reply: Callable[[str, str], Reply] = lambda method, _path: (
-            (200, QUOTAS) if method == "GET" else (200, CONSUMED)
-        )
-        self.asked: list[tuple[str, str]] = []
-        self.keys: list[str | None] = []
-        self.bodies: list[Any] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Fake
-
-    def do_GET(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.server.asked.append((self.command, self.path))
-        self.server.keys.append(self.headers["Idempotency-Key"])
-        self.server.bodies.append(json.loads(content) if content else None)
-        status, body = self.server.reply(self.command, self.path)
-        if status == 0:  # hang up
-            self.close_connection = True
-            return
-        answer = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_PUT = do_POST = do_GET  # noqa: N815 - the base class's naming
-
-    def log_message(self, *_: object) -> None:
-        """Nothing to the terminal."""
-
-
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Fake]:
-    with _Fake() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("PARTYWALL_SIDECAR_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("PARTYWALL_TOKEN", "a-token")
-        yield server
-        server.shutdown()
-        thread.join()
+def fake(fake_sidecar: FakeSidecar) -> FakeSidecar:
+    """One that has acme's quotas, and admits."""
+    fake_sidecar.reply = lambda method, _path: (200, QUOTAS if method == "GET" else CONSUMED)
+    return fake_sidecar
 
 
 @pytest.mark.parametrize(
@@ -99,7 +49,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Fake]:
     "body", [{}, ["?"], {"quotas": [1], "tier": "free", "tenant": "acme"}, {"entries": 1}]
 )
 def test_an_answer_that_is_none_is_one_sentence(
-    partywall: Partywall, fake: _Fake, arguments: tuple[str, ...], body: object
+    partywall: Partywall, fake: FakeSidecar, arguments: tuple[str, ...], body: object
 ) -> None:
     fake.reply = lambda _method, _path: (200, body)
     result = partywall("quotas", *arguments)
@@ -111,7 +61,7 @@ def test_an_answer_that_is_none_is_one_sentence(
 @pytest.mark.parametrize("verb", ["consume", "release"])
 @pytest.mark.parametrize("reply", [AWAY, (0, None), (502, "<h1>Bad Gateway</h1>")])
 def test_a_change_without_an_answer_can_be_asked_for_by_its_key(
-    partywall: Partywall, fake: _Fake, verb: str, reply: Reply
+    partywall: Partywall, fake: FakeSidecar, verb: str, reply: Reply
 ) -> None:
     fake.reply = lambda _method, _path: reply
     result = partywall("quotas", verb, "acme", "users=1")
@@ -124,13 +74,13 @@ def test_a_change_without_an_answer_can_be_asked_for_by_its_key(
     assert fake.keys == [key, key]
 
 
-def test_two_commands_never_have_one_key(partywall: Partywall, fake: _Fake) -> None:
+def test_two_commands_never_have_one_key(partywall: Partywall, fake: FakeSidecar) -> None:
     for _ in range(2):
         assert partywall("quotas", "consume", "acme", "users=1").exit_code == 0
     assert len(set(fake.keys)) == 2
 
 
-def test_only_a_size_has_the_units_asked_for(partywall: Partywall, fake: _Fake) -> None:
+def test_only_a_size_has_the_units_asked_for(partywall: Partywall, fake: FakeSidecar) -> None:
     assert partywall("quotas", "consume", "acme", "users=1").exit_code == 0
     assert [method for method, _ in fake.asked] == ["POST"]
     result = partywall("quotas", "consume", "acme", "users=1KiB")
@@ -142,12 +92,12 @@ def test_only_a_size_has_the_units_asked_for(partywall: Partywall, fake: _Fake) 
 
 
 @pytest.mark.parametrize("size", ["storage=1GiB", "storage=1 GiB", " storage = 1024 MiB"])
-def test_a_size_is_sent_in_bytes(partywall: Partywall, fake: _Fake, size: str) -> None:
+def test_a_size_is_sent_in_bytes(partywall: Partywall, fake: FakeSidecar, size: str) -> None:
     assert partywall("quotas", "consume", "acme", size, "users=3").exit_code == 0
     assert fake.bodies[-1] == {"items": {"storage": 2**30, "users": 3}}
 
 
-def test_no_quota_at_all_is_said(partywall: Partywall, fake: _Fake) -> None:
+def test_no_quota_at_all_is_said(partywall: Partywall, fake: FakeSidecar) -> None:
     fake.reply = lambda _method, _path: (200, {**QUOTAS, "quotas": []})
     result = partywall("quotas", "show", "acme")
     assert (result.exit_code, result.stdout) == (0, "acme, tier free\n")
@@ -155,7 +105,7 @@ def test_no_quota_at_all_is_said(partywall: Partywall, fake: _Fake) -> None:
 
 
 def test_what_unlimited_cannot_hold_is_denied_without_advice(
-    partywall: Partywall, fake: _Fake
+    partywall: Partywall, fake: FakeSidecar
 ) -> None:
     unlimited = {**USERS, "limit": None, "remaining": None, "used": 2**53 - 1}
     answer = {**CONSUMED, "allowed": False, "denied": ["users"], "quotas": [unlimited]}
@@ -167,12 +117,12 @@ def test_what_unlimited_cannot_hold_is_denied_without_advice(
     )
 
 
-def test_a_repair_names_the_version_that_was_read(partywall: Partywall, fake: _Fake) -> None:
+def test_a_repair_names_the_version_that_was_read(partywall: Partywall, fake: FakeSidecar) -> None:
     assert partywall("quotas", "reconcile", "acme", "users=4").exit_code == 0
     assert fake.bodies[-1] == {"used": 4, "reason": "reconcile", "if_version": 7}
 
 
-def test_what_was_repaired_before_an_end_is_told(partywall: Partywall, fake: _Fake) -> None:
+def test_what_was_repaired_before_an_end_is_told(partywall: Partywall, fake: FakeSidecar) -> None:
     both = {**QUOTAS, "quotas": [USERS, {**USERS, "resource": "projects"}]}
 
     def reply(method: str, path: str) -> Reply:
@@ -202,7 +152,7 @@ def test_what_was_repaired_before_an_end_is_told(partywall: Partywall, fake: _Fa
     ],
 )
 def test_a_file_without_a_right_header_is_one_sentence(
-    partywall: Partywall, fake: _Fake, content: str | bytes, said: str
+    partywall: Partywall, fake: FakeSidecar, content: str | bytes, said: str
 ) -> None:
     result = partywall("quotas", "reconcile", "--from", "-", stdin=content)
     assert result.exit_code == 1
@@ -213,7 +163,7 @@ def test_a_file_without_a_right_header_is_one_sentence(
 
 @pytest.mark.parametrize("file", ["missing.csv", ".", "a\0b"])
 def test_a_file_that_cannot_be_read_is_one_sentence(
-    partywall: Partywall, fake: _Fake, file: str
+    partywall: Partywall, fake: FakeSidecar, file: str
 ) -> None:
     result = partywall("quotas", "reconcile", "--from", file)
     assert result.exit_code == 1
@@ -222,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
     assert fake.asked == []
 
 
-def test_a_file_is_worked_on_as_it_is_read(partywall: Partywall, fake: _Fake) -> None:
+def test_a_file_is_worked_on_as_it_is_read(partywall: Partywall, fake: FakeSidecar) -> None:
     """The first tenants are done, whatever comes below; a tenant is read once for its lines."""
     rows = ["tenant,resource,used", "a,users,2", "a,users,3", "b,users,3", '"c', 'x"y,users,1']
     result = partywall("quotas", "reconcile", "--from", "-", stdin="\n".join(rows))
@@ -238,7 +188,7 @@ def test_a_file_is_worked_on_as_it_is_read(partywall: Partywall, fake: _Fake) ->
 
 
 def test_a_sidecar_that_goes_away_ends_the_file_with_what_was_done(
-    partywall: Partywall, fake: _Fake
+    partywall: Partywall, fake: FakeSidecar
 ) -> None:
     def reply(_method: str, path: str) -> Reply:
         return AWAY if "/b/" in path else (200, QUOTAS)
