@@ -26,6 +26,7 @@ from partywall_service.jobs.keeper import Keeper
 from partywall_service.jobs.kept import KeptPolicies
 from partywall_service.jobs.metrics import JobMetrics
 from partywall_service.ledger import Ledger, create_ledger_engine
+from partywall_service.maintenance.mark import Mark
 from partywall_service.metrics import Metrics
 from partywall_service.permits import Permits
 from partywall_service.policy.holder import PolicyHolder
@@ -131,6 +132,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         stack.push_async_callback(stop_in_background, task)
         metrics.sources.append(JobMetrics(jobs))
 
+    maintained = Mark(jobs.redis, jobs.name)
     upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics, keeper)
     for task in (
         run_in_background("store watch", breaker.watch),
@@ -140,7 +142,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
             lambda: heed_changes(database_url, directory, authenticator, keeper, metrics),
         ),
         run_in_background("policy watch", upkeep.watch),
-        run_in_background("quota sweep", lambda: sweep(quota_store)),
+        run_in_background("quota sweep", lambda: sweep(quota_store, maintained.is_there)),
         run_in_background("tier check", upkeep.check_tiers, once=True),
     ):
         stack.push_async_callback(stop_in_background, task)

@@ -1,6 +1,11 @@
-"""What quotas need done in the background: expired reservations, answers nobody asks for again."""
+"""What quotas need done in the background: expired reservations, answers nobody asks for again.
+
+The maintenance jobs do it (`maintenance.jobs`); where they do not run, or not lately, each sidecar
+does it for itself.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -19,25 +24,51 @@ MAX_TENANTS = 100
 log = structlog.get_logger()
 
 
-async def sweep(store: QuotaStore) -> None:
-    """Gives expired reservations back and forgets old answers, until cancelled.
+class Sweeper:
+    """Gives expired reservations back and forgets old answers, through outages of PostgreSQL.
 
-    Any number of sidecars may do so at once: each reservation goes back once.
+    Any number may do so at once: each reservation goes back once.
     """
-    turn = 0
-    failing = False
-    while True:
+
+    def __init__(self, store: QuotaStore) -> None:
+        self._store = store
+        self._failing = False
+
+    async def expire(self) -> bool:
+        """Gives back what expired reservations held; False when PostgreSQL did not answer."""
+        return await self._through(sweep_once(self._store))
+
+    async def forget(self) -> bool:
+        """Removes some of the answers that are kept no longer; False as above."""
+        return await self._through(self._store.forget())
+
+    async def _through(self, work: Awaitable[int]) -> bool:
         try:
-            await sweep_once(store)
-            if turn % FORGET_EVERY == 0:
-                await store.forget()
+            await work
         except LedgerUnavailable as exc:
-            if not failing:
+            if not self._failing:
                 log.warning("quotas.not_swept", cause=str(exc))
-            failing = True
-        else:
-            failing = False
-        turn += 1
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+
+async def sweep(store: QuotaStore, maintained: Callable[[], Awaitable[bool]]) -> None:
+    """Sweeps whenever nobody else did lately, until cancelled.
+
+    Args:
+        store: what to sweep.
+        maintained: whether the maintenance jobs ran within the last seconds.
+    """
+    sweeper = Sweeper(store)
+    turn = 0
+    while True:
+        if not await maintained():
+            await sweeper.expire()
+            if turn % FORGET_EVERY == 0:
+                await sweeper.forget()
+            turn += 1
         await asyncio.sleep(EVERY)
 
 
