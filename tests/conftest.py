@@ -3,7 +3,7 @@
 | fixture | gives |
 | --- | --- |
 | `valkey_url`, `redis_client` | the run's Valkey; keep to `key_prefix` |
-| `key_prefix` | a prefix of this test alone; afterwards each key under it must have a TTL |
+| `key_prefix` | a prefix of this test alone; afterwards each key under it, but those of jobs, must have a TTL |
 | `jobs_queue` | a queue of this test alone on the run's Valkey, deleted afterwards |
 | `database_url` | a database of this test alone, migrated |
 | `postgres_server_url` | the run's PostgreSQL, its own empty database |
@@ -100,8 +100,9 @@ def key_prefix(valkey_url: str) -> Iterator[str]:
     prefix = f"t{uuid.uuid4().hex[:16]}"
     yield prefix
     with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
-        keys = list(client.scan_iter(match=f"{prefix}*", count=10_000))
-        forever = [key for key in keys if client.ttl(key) == -1]
+        keys = list(client.scan_iter(match=f"*{prefix}*", count=10_000))  # arq's begin with arq:
+        jobs = f"{prefix}:jobs"  # they wait for as long as it takes
+        forever = [key for key in keys if jobs not in key and client.ttl(key) == -1]
         if keys:
             client.delete(*keys)
     assert not forever, f"these keys never expire: {sorted(forever)[:10]}"
@@ -116,7 +117,7 @@ async def redis_client(valkey_url: str) -> "AsyncIterator[redis.asyncio.Redis]":
 @pytest.fixture
 async def jobs_queue(valkey_url: str) -> AsyncIterator[FairQueue]:
     name = f"t{uuid.uuid4().hex[:16]}:jobs"
-    client = FairRedis.connect(valkey_url, queue_name=name)
+    client = FairRedis.from_url(valkey_url, queue_name=name)
     yield FairQueue(client)
     keys = [key async for key in client.scan_iter(match=f"*{name}*", count=10_000)]
     if keys:

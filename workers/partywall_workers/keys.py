@@ -22,13 +22,15 @@ set that arq keeps of unfinished jobs: arq's id of a job → the instant before 
 | `Q:starts:T` | hash | window in seconds → starts by sub-bucket |
 | `Q:busy` | zset | tenant → jobs unfinished |
 | `Q:tenants` | set | tenants whose policy was written |
+| `Q:lanes` | set | lanes of their policies |
+| `Q:ends` | zset | tenant → when its policy ends, in seconds; sidecars' own |
 | `Q:wanted` | set | tenants whose policy is missing |
 | `Q:keeper` | string | there while a sidecar writes policies |
 | `Q:keeper:wake` | list | wakes it |
 | `Q:wake:LANE` | list | wakes one worker of the lane |
 | `Q:workers:LANE` | zset | worker → last seen |
 | `Q:functions` | hash | function → last seen with a worker |
-| `Q:counts:TIER` | hash | what was counted |
+| `Q:counts` | hash | TIER:what → how often |
 | `Q:owed` | list | quota items to give back |
 
 Instants are milliseconds by Redis's clock.
@@ -86,7 +88,7 @@ class Keys(NamedTuple):
         return f"{self.queue}:job:{tenant}:{job_id}"
 
     def of(self, kind: str, name: str) -> str:
-        """One of the keys that end in a tenant, a lane or a tier."""
+        """One of the keys that end in a tenant or a lane."""
         return f"{self.queue}:{kind}:{name}"
 
     def one(self, kind: str) -> str:

@@ -17,7 +17,7 @@ from partywall_workers.errors import (
     QueueUnavailable,
     UnknownJob,
 )
-from partywall_workers.policy import JobPolicy
+from partywall_workers.policy import DEFAULT_LANE, SYSTEM_LANE, JobPolicy
 from partywall_workers.records import FINISHED, Backlog, Enqueued, JobRecord, Status
 from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
 from partywall_workers.serial import loads
@@ -320,16 +320,12 @@ class FairQueue:
         It is `claims`, `retries`, `expired`, `succeeded`, `failed`, `dead` and `cancelled`.
         """
         async with self._answering():
-            keys = [key async for key in self._commands.scan_iter(self._names.of("counts", "*"))]
-            async with self.redis.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hgetall(key)
-                answers = await pipe.execute()
-        start = len(self._names.of("counts", ""))
-        return {
-            key.decode()[start:]: {what.decode(): int(n) for what, n in answer.items()}
-            for key, answer in zip(keys, answers, strict=True)
-        }
+            answer = await self._commands.hgetall(self._names.one("counts"))
+        counts: dict[str, dict[str, int]] = {}
+        for name, number in answer.items():
+            tier, _, what = name.decode().partition(":")
+            counts.setdefault(tier, {})[what] = int(number)
+        return counts
 
     async def set_policy(self, tenant: str, policy: JobPolicy) -> None:
         """Writes what the tenant's jobs may take, and starts or stops what that changes."""
@@ -389,18 +385,19 @@ class FairQueue:
         return frozenset(name.decode() for name, at in seen.items() if float(at) > oldest)
 
     async def workers(self, lane: str | None = None) -> int:
-        """How many workers are alive, of a lane or of all."""
+        """How many workers are alive, of a lane or of all that some policy names."""
+        oldest = (time.time() - WORKER_LIVES) * 1000
         async with self._answering():
             if lane is None:
-                pattern = self._names.of("workers", "*")
-                keys = [key async for key in self._commands.scan_iter(pattern)]
+                named = await self._commands.smembers(self._names.one("lanes"))
+                lanes = {DEFAULT_LANE, SYSTEM_LANE, *(name.decode() for name in named)}
             else:
-                keys = [self._names.of("workers", lane).encode()]
-            alive: set[bytes] = set()
-            for key in keys:
-                oldest = (time.time() - WORKER_LIVES) * 1000
-                alive.update(await self._commands.zrangebyscore(key, oldest, "+inf"))
-        return len(alive)
+                lanes = {lane}
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for name in lanes:
+                    pipe.zrangebyscore(self._names.of("workers", name), oldest, "+inf")
+                answers = await pipe.execute()
+        return len({worker for answer in answers for worker in answer})
 
     async def _pause(self, tenant: str, *, paused: bool) -> bool:
         async with self._answering():

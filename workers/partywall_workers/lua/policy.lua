@@ -20,6 +20,7 @@ for at = 2, #ARGV, 9 do
     'weight', ARGV[at + 3], 'concurrency', ARGV[at + 4], 'max_queued', ARGV[at + 5],
     'rates', ARGV[at + 6], 'lane', ARGV[at + 7], 'held', ARGV[at + 8])
   redis.call('SADD', one_of('tenants'), id)
+  redis.call('SADD', one_of('lanes'), ARGV[at + 7])
   redis.call('SREM', one_of('wanted'), id)
   tenants[id] = nil
   local new = tenant_of(id)

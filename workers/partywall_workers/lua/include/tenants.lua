@@ -167,7 +167,7 @@ local function save(served_lanes)
     rate_save(tenant)
     for what, by in pairs(tenant.counted) do
       redis.call('HINCRBY', of('tenant', id), what, by)
-      redis.call('HINCRBY', of('counts', tenant.tier or ''), what, by)
+      redis.call('HINCRBY', one_of('counts'), (tenant.tier or '') .. ':' .. what, by)
     end
     if tenant.awake and not (served_lanes and served_lanes[tenant.lane]) then
       lanes[tenant.lane] = true
