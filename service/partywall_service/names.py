@@ -6,6 +6,15 @@ TENANT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Limits, resources and tiers."""
 
+JOB_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"
+"""Ids of jobs, each its tenant's own."""
+
+QUEUE_PATTERN = f"^(_system|_cron|{TENANT_PATTERN.strip('^$')})$"
+"""Whose jobs there are: those of tenants, of the sidecar's own maintenance, and cron jobs."""
+
+QUEUE_VERBS = ("pause", "resume", "purge")
+"""No job can be called so: their paths would be those of the job."""
+
 QUOTA_VERBS = ("consume", "release", "reserve")
 """No resource can be called so: their paths would be those of the resource."""
 

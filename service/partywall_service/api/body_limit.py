@@ -1,5 +1,7 @@
 """No request makes the sidecar hold more than it should."""
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,27 +10,32 @@ from partywall_service.api.errors import response_of
 from partywall_service.api.problems import Problem
 
 MAX_BODY = 64 * 1024
-"""Bytes: several times the largest body any of these endpoints understands."""
+"""Bytes: several times the largest body most of these endpoints understand."""
+
+MAX_JOB = 1024 * 1024
+"""Bytes of a job to enqueue: its arguments are the host app's own."""
+
+_ENQUEUES = re.compile("/v1/tenants/[^/]*/jobs")
 
 
 class BodyLimit:
-    """Refuses bodies over `most` bytes: at once when declared, else when they get there.
+    """Refuses bodies that are too large: at once when declared, else when they get there.
 
     Starlette has one like it since 1.0, which answers the declared ones in plain text.
     """
 
-    def __init__(self, app: ASGIApp, most: int = MAX_BODY) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        detail = f"expected a body of at most {self.most} bytes"
+        most = MAX_JOB if _ENQUEUES.fullmatch(scope["path"]) else MAX_BODY
+        detail = f"expected a body of at most {most} bytes"
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and _exceeds(declared, self.most):
+        if declared.isdecimal() and _exceeds(declared, most):
             await response_of(Problem("too-large", detail))(scope, receive, send)
             return
         received = 0
@@ -37,7 +44,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.most:
+            if received > most:
                 # The one exception FastAPI lets through while it reads a body.
                 raise HTTPException(413, detail)
             return message

@@ -11,11 +11,13 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from partywall_service.api.hot_quotas import quota_problem_of
+from partywall_service.api.job_problems import job_problem_of
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.api.schemas import MEANINGS
 from partywall_service.engine.base import StoreError
 from partywall_service.ledger import LedgerUnavailable
 from partywall_service.quotas.errors import QuotaError
+from partywall_workers.errors import JobError, QueueUnavailable
 
 log = structlog.get_logger()
 
@@ -30,6 +32,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(LedgerUnavailable, _unavailable)
     api.add_exception_handler(StoreError, _store_unavailable)
     api.add_exception_handler(QuotaError, _quota)
+    api.add_exception_handler(JobError, _job)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
 
@@ -95,6 +98,14 @@ async def _quota(_: Request, exc: Exception) -> Response:
     if not isinstance(exc, QuotaError):
         raise exc
     return response_of(quota_problem_of(exc))
+
+
+async def _job(_: Request, exc: Exception) -> Response:
+    if not isinstance(exc, JobError):
+        raise exc
+    if isinstance(exc, QueueUnavailable):
+        log.warning("api.queue_unavailable", error=str(exc))
+    return response_of(job_problem_of(exc))
 
 
 async def _http(request: Request, exc: Exception) -> Response:

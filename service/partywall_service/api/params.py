@@ -6,7 +6,8 @@ from fastapi import Path, Query
 
 from partywall_service.api.schemas import Hostname
 from partywall_service.ledger.records import OverrideKind, Status
-from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
+from partywall_service.names import JOB_PATTERN, NAME_PATTERN, QUEUE_PATTERN, TENANT_PATTERN
+from partywall_workers.records import Status as JobStatus
 
 ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
 
@@ -35,6 +36,18 @@ ResourcePath = Annotated[
 ResourceFilter = Annotated[
     str | None, Query(pattern=NAME_PATTERN, description="Only changes of this resource.")
 ]
+QueuePath = Annotated[
+    str,
+    Path(
+        pattern=QUEUE_PATTERN,
+        description="The tenant's id; for an admin also `_system` (maintenance), `_cron`.",
+        examples=["acme"],
+    ),
+]
+JobPath = Annotated[
+    str, Path(pattern=JOB_PATTERN, description="The job's id.", examples=["welcome-4711"])
+]
+JobStatusFilter = Annotated[JobStatus | None, Query(description="Only jobs of this status.")]
 TierQuery = Annotated[
     str, Query(pattern=NAME_PATTERN, description="A tier of the policy.", examples=["free"])
 ]

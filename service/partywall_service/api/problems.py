@@ -15,12 +15,14 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "unknown-resource": (404, "No tier names this resource"),
     "unknown-reservation": (404, "No such reservation"),
     "unknown-override": (404, "No such override"),
+    "unknown-job": (404, "No such job"),
     "unknown-token": (404, "No such token"),
     "not-found": (404, "Nothing here"),
     "method-not-allowed": (405, "Not this method"),
     "conflict": (409, "It conflicts with what is there"),
     "too-large": (413, "Too much in one request"),
     "invalid-request": (422, "The request is not understood"),
+    "queue-full": (429, "As many jobs wait as may"),
     "internal": (500, "A fault of the sidecar's own"),
     "unavailable": (503, "Cannot answer now"),
 }
@@ -54,7 +56,7 @@ class Problem(Exception):
         self.errors = errors
         self.headers = dict(headers or {})
         self.status = status or default_status
-        if slug == "unavailable":
+        if slug in ("unavailable", "queue-full"):
             self.headers.setdefault("Retry-After", "1")
         if slug == "unauthenticated":
             self.headers.setdefault("WWW-Authenticate", "Bearer")

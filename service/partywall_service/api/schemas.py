@@ -19,7 +19,7 @@ from pydantic import (
 
 from partywall_service.ledger import AuditEntry, OverrideRecord, TenantRecord, TokenRecord
 from partywall_service.ledger.records import OverrideKind, Status
-from partywall_service.names import NAME_PATTERN, TENANT_PATTERN
+from partywall_service.names import JOB_PATTERN, NAME_PATTERN, QUEUE_PATTERN, TENANT_PATTERN
 from partywall_service.policy.model import MAX_AMOUNT, Policy
 
 PRINTABLE = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
@@ -33,6 +33,8 @@ _RFC_3339 = re.compile(
 MEANINGS = {
     TENANT_PATTERN: "1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit",
     NAME_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+    QUEUE_PATTERN: "a tenant's id, _system or _cron",
+    JOB_PATTERN: "1 to 200 letters, digits, '.', '_', '-' or ':', the first a letter or digit",
     PRINTABLE: "text without line breaks and other control characters",
     _HOSTNAME: "a host name of letters, digits, '-' and '.'",
     _SCOPE: "admin, host or tenant:<id>",
@@ -117,12 +119,13 @@ Hostname = Annotated[
 ]
 """A host name, kept in lower case. Internationalised ones in their ASCII form (`xn--…`)."""
 TokenScope = Annotated[str, StringConstraints(pattern=_SCOPE)]
-ExpiresAt = Annotated[
+Instant = Annotated[
     datetime | None,
-    AfterValidator(_future),
     BeforeValidator(_instant),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
+"""An instant that a client names: RFC 3339 with any offset; read as UTC."""
+ExpiresAt = Annotated[Instant, AfterValidator(_future)]
 OverrideValue = Annotated[
     str | int,
     BeforeValidator(_override_value),
