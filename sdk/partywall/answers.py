@@ -16,10 +16,12 @@ from partywall.errors import (
     InvalidRequest,
     NotFound,
     PartywallError,
+    QueueFull,
     SidecarError,
     SidecarUnavailable,
     Unauthenticated,
     UnexpectedAnswer,
+    UnknownJob,
     UnknownLimit,
     UnknownReservation,
     UnknownResource,
@@ -49,6 +51,7 @@ _BY_SLUG: Mapping[str, type[SidecarError]] = {
     "unknown-limit": UnknownLimit,
     "unknown-resource": UnknownResource,
     "unknown-reservation": UnknownReservation,
+    "unknown-job": UnknownJob,
     "internal": SidecarError,
 }
 
@@ -105,6 +108,8 @@ def error_of(reply: Reply, asked: str) -> SidecarError:
     said = problem.detail or problem.title or slug
     if reply.status == 503:
         return SidecarUnavailable(said, retry_after(reply))
+    if slug == "queue-full":
+        return QueueFull(said, retry_after(reply))
     if reply.status in (400, 413, 422):
         return InvalidRequest(said, [(fault.field, fault.reason) for fault in problem.errors])
     if reply.status == 401:

@@ -1,4 +1,4 @@
-"""The async client: checks, quotas and tenants."""
+"""The async client: checks, quotas, jobs and tenants."""
 
 import asyncio
 import secrets
@@ -14,6 +14,7 @@ import msgspec
 from partywall import address
 from partywall.decision import Decision
 from partywall.errors import ConfigurationError, SidecarUnavailable, UnknownLimit, UnknownTenant
+from partywall.jobs.methods import JobMethods
 from partywall.outage import OnOutage
 from partywall.permits import Permits
 from partywall.quotas.hooks import CrossingHook
@@ -56,7 +57,7 @@ class _Session:
         await self.transport.aclose()
 
 
-class Partywall(QuotaMethods):
+class Partywall(QuotaMethods, JobMethods):
     """A sidecar's client, for any number of tasks; close it, or use it in an `async with`.
 
     Connections and leased permits belong to an event loop; they are made at the first use on each,

@@ -9,7 +9,10 @@ PartywallError
 │   ├── TenantConflict          one request names two tenants
 │   ├── InvalidCredentials      a token was presented that is not valid
 │   ├── FeatureMissing          the tenant's tier lacks a feature
-│   └── QuotaExceeded           a quota has no room for what was to be consumed or reserved
+│   ├── QuotaExceeded           a quota has no room for what was to be consumed or reserved
+│   └── QueueFull               as many of its jobs wait as may (429; a SidecarError, too)
+├── JobFailed                   the job whose result was asked for has failed, or is dead
+├── JobCancelled                the job whose result was asked for was cancelled
 ├── KeysUnavailable             the keys that a token is checked with could not be fetched
 └── SidecarError                no answer to go by
     ├── SidecarUnavailable      not reachable, not answering in time, or not able to decide (503)
@@ -19,7 +22,8 @@ PartywallError
     │   ├── UnknownTenant
     │   ├── UnknownLimit
     │   ├── UnknownResource
-    │   └── UnknownReservation
+    │   ├── UnknownReservation
+    │   └── UnknownJob
     ├── Conflict                (409)
     ├── InvalidRequest          the sidecar refused what was asked (413, 422)
     └── UnexpectedAnswer        what came back was not Partywall's
@@ -33,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from partywall.decision import Decision
+    from partywall.jobs.records import JobInfo
     from partywall.quotas.records import QuotaOutcome
 
 
@@ -135,6 +140,33 @@ class QuotaExceeded(Denied):
         self.outcome = outcome
 
 
+class JobFailed(PartywallError):
+    """The job whose result was asked for has failed, or is dead: its error is the message.
+
+    Attributes:
+        info: the job as it stands.
+    """
+
+    def __init__(self, info: "JobInfo") -> None:
+        named = f"job {info.id!r} of tenant {info.tenant!r}"
+        super().__init__(info.error or f"{named} is {info.status}")
+        self.info = info
+
+
+class JobCancelled(PartywallError):
+    """The job whose result was asked for was cancelled.
+
+    Not `asyncio.CancelledError`: whoever waits for a job is not cancelled with it.
+
+    Attributes:
+        info: the job as it stands.
+    """
+
+    def __init__(self, info: "JobInfo") -> None:
+        super().__init__(f"job {info.id!r} of tenant {info.tenant!r} was cancelled")
+        self.info = info
+
+
 class KeysUnavailable(PartywallError):
     """The keys that a token is checked with could not be fetched; answered with 503."""
 
@@ -183,8 +215,24 @@ class UnknownReservation(NotFound):
     """There is no such reservation, or it is long over."""
 
 
+class UnknownJob(NotFound):
+    """The tenant has no such job, or it is not kept any more."""
+
+
 class Conflict(SidecarError):
     """What was asked does not go with what is there."""
+
+
+class QueueFull(Denied, SidecarError):
+    """As many jobs of the tenant wait as its tier allows; nothing was queued.
+
+    Attributes:
+        retry_after: seconds after which to try again, where the sidecar said.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidRequest(SidecarError):

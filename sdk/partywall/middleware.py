@@ -16,6 +16,7 @@ from partywall.errors import (
     InvalidCredentials,
     KeysUnavailable,
     LimitExceeded,
+    QueueFull,
     QuotaExceeded,
     SidecarError,
     SidecarUnavailable,
@@ -276,6 +277,8 @@ def _denial_of(exc: Exception, family: HeaderFamily) -> Denial | None:
             return responses.over_limit(exc.decision, exc.upgrade, family)
         case QuotaExceeded():
             return over_quota(exc)
+        case QueueFull():
+            return responses.full_queue(str(exc), exc.retry_after)
         case FeatureMissing():
             return responses.missing_feature(exc.tier, exc.feature, exc.upgrade)
         case TenantRefused():

@@ -89,6 +89,12 @@ def over_limit(decision: Decision, upgrade: str | None, family: HeaderFamily) ->
     )
 
 
+def full_queue(detail: str, retry_after: float | None) -> Denial:
+    """429: as many jobs of the tenant wait as may."""
+    headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+    return _problem(429, "queue-full", "Queue full", detail, headers)
+
+
 def no_tenant() -> Denial:
     """400: the request names no tenant."""
     return _problem(400, "no-tenant", "No tenant", "The request names no tenant.")

@@ -20,6 +20,7 @@ import httpx
 from partywall.client import Partywall
 from partywall.decision import Decision
 from partywall.errors import PartywallError
+from partywall.jobs.sync import SyncJobMethods
 from partywall.outage import OnOutage
 from partywall.quotas.hooks import CrossingHook
 from partywall.quotas.sync import SyncQuotaMethods
@@ -30,7 +31,7 @@ T = TypeVar("T")
 log = logging.getLogger("partywall")
 
 
-class SyncPartywall(SyncQuotaMethods):
+class SyncPartywall(SyncQuotaMethods, SyncJobMethods):
     """A sidecar's client for code without an event loop; close it, or use it in a `with`.
 
     For any number of threads. Its own thread starts at the first use, does not keep the process

@@ -9,11 +9,11 @@ The real sidecar and this one are held together by a test that runs one body aga
 
 import threading
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -27,13 +27,15 @@ from partywall._fake.policy import (
     Tiers,
     read_policy,
 )
+from partywall._fake.queue import SeenJob
 from partywall._fake.refused import Refused
+from partywall._fake.runner import MAX_TRIES, Functions, Runner
 from partywall._fake.windows import MICROSECONDS
 from partywall.errors import ConfigurationError
 from partywall.records import Status, TenantRecord
 from partywall.transport import substitute, substituted
 
-__all__ = ["FakeSidecar", "SeenCheck"]
+__all__ = ["FakeSidecar", "SeenCheck", "SeenJob"]
 
 
 class FakeSidecar:
@@ -47,8 +49,8 @@ class FakeSidecar:
     Args:
         tiers: as in quotas.toml: by tier, `limits` (a rate, a list of rates, "unlimited", or a
             table with `rate` and `enforce`), `quotas` (an amount, a size, "unlimited", or a table
-            with `limit` and `per`), `features`, `extends`; what stands there of `weight` and `jobs`
-            is ignored. Left out, those of the quotas.toml that Partywall ships.
+            with `limit` and `per`), `features`, `extends`, and of `jobs` `max_queued`; what else
+            stands there is ignored. Left out, those of the quotas.toml that Partywall ships.
         default_tier: of tenants that were not registered; None refuses them.
         resources: as in quotas.toml: by resource, `durable` and `thresholds`.
 
@@ -164,6 +166,54 @@ class FakeSidecar:
             raise ConfigurationError(f"expected seconds, above 0; got {seconds!r}")
         with self._lock:
             self._core.deny(tenant, limit, seconds)
+
+    def jobs(self, tenant: str | None = None) -> list[SeenJob]:
+        """The jobs there are, with what they were enqueued with, each tenant's oldest first.
+
+        Args:
+            tenant: whose; None for everybody's.
+        """
+        with self._lock:
+            tenants = list(self._core.queues) if tenant is None else [tenant]
+            return [job for one in tenants for job in self._core.queue(one).jobs()]
+
+    async def run_jobs(
+        self,
+        functions: Functions,
+        *,
+        tenant: str | None = None,
+        ctx: Mapping[str, Any] | None = None,
+        max_tries: int = MAX_TRIES,
+    ) -> list[SeenJob]:
+        """Runs the jobs that are due, and those that they enqueue, one after another.
+
+        Each in its tenant's context, tenants in turns. One that fails is due again after 1, 2, 4 …
+        seconds of this clock, so `advance` and run again. `asyncio.run(sidecar.run_jobs(…))` where
+        there is no event loop.
+
+        Args:
+            functions: the jobs' coroutine functions, as a worker's settings list them; or a
+                mapping of them by name. A job whose function is not there dies.
+            tenant: whose jobs; None for everybody's.
+            ctx: what else is in `ctx` beside `job_id`, `job_try`, `enqueue_time`, `score` and
+                `tenant`: what the worker's `on_startup` would have put there.
+            max_tries: of a job whose function does not say.
+
+        Returns:
+            The job as each try left it, in their order.
+
+        Raises:
+            ConfigurationError: one of the functions is none.
+        """
+        runner = Runner(
+            self._core,
+            self._lock,
+            functions,
+            tenant=tenant,
+            ctx=ctx or {},
+            max_tries=max_tries,
+        )
+        return await runner.run()
 
     def fail(self) -> None:
         """Begins an outage: nobody answers, and `on_outage` decides."""

@@ -9,6 +9,7 @@ import msgspec
 
 from partywall._fake.bodies import read
 from partywall._fake.core import CheckRequest, Core, TenantPut
+from partywall._fake.job_api import job_answer
 from partywall._fake.quota_api import quota_answer
 from partywall._fake.refused import Refused
 from partywall.protocol import MAX_ITEMS, PermitsAnswer, PermitsRequest
@@ -19,11 +20,13 @@ _PROBLEMS = {
     "unknown-limit": (404, "No tier names this limit"),
     "unknown-resource": (404, "No tier names this resource"),
     "unknown-reservation": (404, "No such reservation"),
+    "unknown-job": (404, "No such job"),
     "not-found": (404, "Nothing here"),
     "method-not-allowed": (405, "Not this method"),
     "conflict": (409, "It conflicts with what is there"),
     "too-large": (413, "Too much in one request"),
     "invalid-request": (422, "The request is not understood"),
+    "queue-full": (429, "As many jobs wait as may"),
 }
 
 _encode = msgspec.json.encode
@@ -56,6 +59,8 @@ def _answer(core: Core, request: httpx.Request, body: bytes) -> httpx.Response:
         return _json(200, _list_tenants(core, request.url.params))
     if path.startswith(f"{_TENANTS}/"):
         tenant, *further = path.removeprefix(f"{_TENANTS}/").split("/")
+        if further[:1] == ["jobs"]:
+            return _json(*job_answer(core, unquote(tenant), further, request, body))
         if further:
             return _json(200, quota_answer(core, unquote(tenant), further, request, body))
         return _tenant(core, request.method, unquote(tenant), body)
@@ -142,6 +147,7 @@ def _problem(refused: Refused) -> httpx.Response:
     if refused.field is not None:
         document["detail"] = f"{refused.field}: {refused.detail}"
         document["errors"] = [{"field": refused.field, "reason": refused.detail}]
-    return httpx.Response(
-        status, headers={"content-type": "application/problem+json"}, content=_encode(document)
-    )
+    headers = {"content-type": "application/problem+json"}
+    if refused.slug == "queue-full":
+        headers["retry-after"] = "1"
+    return httpx.Response(status, headers=headers, content=_encode(document))

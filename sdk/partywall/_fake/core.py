@@ -1,7 +1,7 @@
 """What the fake sidecar knows and decides; its clock goes only when a test says so."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from partywall._fake.book import Book
 from partywall._fake.policy import Limit, Policy, Tier
+from partywall._fake.queue import Queue
 from partywall._fake.refused import Refused
 from partywall._fake.windows import MICROSECONDS, Windows
 from partywall.decision import Decision, Reason, Window
@@ -92,12 +93,13 @@ class _Verdict(NamedTuple):
 
 
 class Core:
-    """Tenants, windows, quotas and the clock.
+    """Tenants, windows, quotas, jobs and the clock.
 
     Attributes:
         policy: whose tiers there are.
         tenants: those registered, by id.
         books: the quotas of each tenant that used any, by id.
+        queues: the jobs of each tenant that was asked for any, by id.
         answers: what idempotency keys were answered, by method, path and key.
         checks: what was asked, oldest first.
         now: in microseconds since the epoch.
@@ -107,6 +109,7 @@ class Core:
         self.policy = policy
         self.tenants: dict[str, TenantRecord] = {}
         self.books: dict[str, Book] = {}
+        self.queues: dict[str, Queue] = {}
         self.answers: dict[tuple[str, str, str], Any] = {}
         self.checks: list[SeenCheck] = []
         self.now = round(START.timestamp()) * MICROSECONDS
@@ -118,6 +121,21 @@ class Core:
         record = self.tenants.get(tenant)
         name = self.policy.default_tier if record is None else record.tier
         return None if name is None else self.policy.tiers[name]
+
+    def queue(self, tenant: str) -> Queue:
+        """The jobs of a tenant as they are now."""
+        return self.queues.setdefault(tenant, Queue(tenant)).at(self.to_the_millisecond())
+
+    def may_run(self, tenant: str) -> bool:
+        """Whether jobs of a tenant may start."""
+        record = self.tenants.get(tenant)
+        if record is not None and record.status != "active":
+            return False
+        return self.tier_of(tenant) is not None
+
+    def to_the_millisecond(self) -> datetime:
+        """The time, as jobs have it."""
+        return START + timedelta(milliseconds=self.now // 1000 - round(START.timestamp() * 1000))
 
     def deny(self, tenant: str, limit: str, seconds: float) -> None:
         """Denies whatever a tenant asks of a limit, for so long."""

@@ -1,4 +1,4 @@
-"""The fake sidecar's policy: what quotas.toml says of limits, quotas and features."""
+"""The fake sidecar's policy: what quotas.toml says of limits, quotas, features and jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ from partywall.protocol import MAX_AMOUNT, TierFacts
 from partywall.quotas.records import Period
 
 Tiers = Mapping[str, Mapping[str, object]]
-"""Tables as in quotas.toml, by tier: `limits`, `quotas` and `features`, and `extends`. `weight` and
-`jobs` may be there, and say nothing here."""
+"""Tables as in quotas.toml, by tier: `limits`, `quotas`, `features`, `extends`, and `max_queued` of
+`jobs`. What else there is of `jobs`, and `weight`, may be there, and says nothing here."""
 
 Resources = Mapping[str, Mapping[str, object]]
 """Tables as in quotas.toml, by resource: `durable` and `thresholds`."""
@@ -38,6 +38,7 @@ SHIPPED_TIERS: Tiers = {
             "cache_keys": 100,
             "emails": {"limit": 500, "per": "month"},
         },
+        "jobs": {"max_queued": 1000},
     },
     "pro": {
         "limits": {"requests": "1000/minute"},
@@ -50,6 +51,7 @@ SHIPPED_TIERS: Tiers = {
             "cache_keys": 1000,
             "emails": {"limit": 10000, "per": "month"},
         },
+        "jobs": {"max_queued": 10000},
     },
     "enterprise": {
         "limits": {"requests": "10000/minute"},
@@ -62,14 +64,16 @@ SHIPPED_TIERS: Tiers = {
             "cache_keys": 10000,
             "emails": {"limit": 100000, "per": "month"},
         },
+        "jobs": {"max_queued": "unlimited"},
     },
 }
-"""The limits, quotas and features of the quotas.toml that Partywall ships."""
+"""What the quotas.toml that Partywall ships says, as far as it counts here."""
 
 SHIPPED_RESOURCES: Resources = {"cache_keys": {"durable": False}}
 """What that file says of resources."""
 
 _KEYS = ("extends", "limits", "features", "weight", "quotas", "jobs")
+_JOB_KEYS = ("concurrency", "max_queued", "rate", "queue")
 _LIMIT_KEYS = ("rate", "enforce", "on_outage")
 
 
@@ -90,12 +94,16 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier: `limits` and `quotas` have every name that some tier gives."""
+    """A tier: `limits` and `quotas` have every name that some tier gives.
+
+    `max_queued` of a tenant's jobs may wait; None is unlimited.
+    """
 
     name: str
     features: tuple[str, ...]
     limits: Mapping[str, Limit]
     quotas: Mapping[str, Allowance]
+    max_queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ class _Draft(NamedTuple):
     limits: dict[str, Limit]
     quotas: dict[str, Allowance]
     features: tuple[str, ...]
+    max_queued: int | None = None
 
 
 def read_policy(tiers: object, default_tier: object, resources: object) -> Policy:
@@ -163,6 +172,7 @@ def read_policy(tiers: object, default_tier: object, resources: object) -> Polic
                 draft.features,
                 {name: draft.limits.get(name, Limit()) for name in limits},
                 {name: _timed(draft.quotas.get(name), lifted) for name, lifted in quotas.items()},
+                draft.max_queued,
             )
             for tier, draft in drafts.items()
         },
@@ -211,7 +221,7 @@ def _resources(
 
 
 def _draft(name: str, tables: Mapping[str, object], below: tuple[str, ...]) -> _Draft:
-    """The limits, quotas and features of a tier, with those of what it extends."""
+    """What a tier says, with what it extends."""
     path = f"tiers.{name}"
     table = table_of(path, tables[name])
     known_keys(path, table, _KEYS)
@@ -230,6 +240,10 @@ def _draft(name: str, tables: Mapping[str, object], below: tuple[str, ...]) -> _
     for resource, written in table_of(f"{path}.quotas", table.get("quotas", {})).items():
         valid_name(f"{path}.quotas", resource)
         draft.quotas[resource] = read_allowance(f"{path}.quotas.{resource}", written)
+    jobs = table_of(f"{path}.jobs", table.get("jobs", {}))
+    known_keys(f"{path}.jobs", jobs, _JOB_KEYS)
+    if "max_queued" in jobs:
+        draft = draft._replace(max_queued=_count(f"{path}.jobs.max_queued", jobs["max_queued"]))
     if "features" in table:
         return draft._replace(features=_features(f"{path}.features", table["features"]))
     return draft
@@ -244,6 +258,16 @@ def _limit(path: str, written: object) -> Limit:
     if not isinstance(enforce, bool):
         raise ConfigurationError(f"{path}.enforce: expected true or false; got {enforce!r}")
     return Limit(_rates(f"{path}.rate", table.get("rate")), enforce)
+
+
+def _count(path: str, written: object) -> int | None:
+    if written == "unlimited" or (type(written) is int and written == -1):
+        return None
+    if type(written) is not int or not 0 <= written <= MAX_AMOUNT:
+        raise ConfigurationError(
+            f'{path}: expected a whole number from 0, or "unlimited"; got {written!r}'
+        )
+    return written
 
 
 def _rates(path: str, written: object) -> tuple[Rate, ...]:

@@ -19,6 +19,7 @@ from partywall import (
 from partywall.errors import Denied
 from partywall.testing import FakeSidecar
 from partywall.transport import Backoff
+from tests.unit.sdk.losing import Losing
 from tests.unit.sdk.quota_tiers import TIERS
 
 # Consuming and releasing
@@ -161,24 +162,6 @@ async def test_a_repeated_key_is_answered_as_the_first_time_and_changes_nothing(
             await pw.consume("acme", users=2, idempotency_key="k")
         sidecar.advance(24 * 3600)
         assert await pw.consume("acme", users=2, idempotency_key="k")
-
-
-class Losing(httpx.AsyncBaseTransport):
-    """Loses the first answer to each request, after it was made."""
-
-    def __init__(self, to: httpx.AsyncBaseTransport) -> None:
-        self.to = to
-        self.keys: list[str | None] = []
-        self.lost: set[tuple[str, str]] = set()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self.to.handle_async_request(request)
-        name = (request.method, request.url.path)
-        self.keys.append(request.headers.get("idempotency-key"))
-        if name not in self.lost:
-            self.lost.add(name)
-            raise httpx.ReadError("lost")
-        return answer
 
 
 @pytest.fixture

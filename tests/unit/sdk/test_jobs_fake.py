@@ -1,0 +1,302 @@
+"""The jobs that a fake sidecar runs in a host app's own tests."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from arq import Retry, func
+
+from partywall import ConfigurationError, Partywall, current_tenant
+from partywall.testing import FakeSidecar, SeenJob
+from partywall_workers.errors import GiveBack, GiveUp
+
+TIERS: Any = {
+    "free": {"jobs": {"concurrency": 2, "max_queued": 100, "rate": "1/minute", "queue": "slow"}},
+    "pro": {"extends": "free", "features": ["analytics"]},
+}
+
+
+async def note(ctx: dict[str, Any], word: str = "") -> str:
+    return f"{word} of {current_tenant()}"
+
+
+async def test_jobs_run_in_their_tenants_context_with_arqs_ctx() -> None:
+    seen: list[Any] = []
+
+    async def look(ctx: dict[str, Any], *args: int, **kwargs: int) -> list[Any]:
+        seen.append((ctx, args, kwargs, current_tenant()))
+        return [1, {"a": None}]
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        sidecar.tenant("acme", tier="pro")
+        await pw.enqueue("acme", "look", 1, two=2, _job_id="one")
+        [ran] = await sidecar.run_jobs([look], ctx={"db": "a pool"})
+        assert current_tenant(default=None) is None
+    [(ctx, args, kwargs, tenant)] = seen
+    assert (tenant.id, tenant.tier, tenant.features) == ("acme", "pro", ("analytics",))
+    assert (args, kwargs) == ((1,), {"two": 2})
+    assert ctx == {
+        "db": "a pool",
+        "job_id": "pw:jobs:acme:one",
+        "job_try": 1,
+        "enqueue_time": ran.queued_at,
+        "score": round(ran.run_at.timestamp() * 1000),
+        "tenant": "acme",
+    }
+    assert isinstance(ran, SeenJob)
+    assert (ran.status, ran.result) == ("succeeded", [1, {"a": None}])
+
+
+async def test_tenants_take_turns_and_a_tenants_jobs_go_by_priority() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        for number in range(3):
+            await pw.enqueue("noisy", "note", f"{number}")
+        await pw.enqueue("noisy", "note", "first", _priority=9)
+        await pw.enqueue("quiet", "note", "only")
+        ran = await sidecar.run_jobs([note])
+        assert [job.result for job in ran] == [
+            "first of noisy",
+            "only of quiet",
+            "0 of noisy",
+            "1 of noisy",
+            "2 of noisy",
+        ]
+
+
+async def test_only_one_tenants_jobs_run_where_that_is_said() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        for tenant in ("a", "b"):
+            await pw.enqueue(tenant, "note")
+        assert [job.tenant for job in await sidecar.run_jobs([note], tenant="b")] == ["b"]
+        assert await sidecar.run_jobs([note], tenant="nobody") == []
+        assert [job.status for job in sidecar.jobs()] == ["queued", "succeeded"]
+        assert [job.status for job in sidecar.jobs("b")] == ["succeeded"]
+
+
+async def test_what_is_not_due_or_whose_tenant_is_held_waits() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "note", "later", _defer_by=60)
+        await pw.enqueue("held", "note")
+        sidecar.suspend("held")
+        assert await sidecar.run_jobs([note]) == []
+        sidecar.advance(60)
+        assert [job.result for job in await sidecar.run_jobs([note])] == ["later of acme"]
+        sidecar.tenant("held", status="active")
+        assert [job.tenant for job in await sidecar.run_jobs([note])] == ["held"]
+
+
+async def test_what_a_job_enqueues_runs_in_the_same_go() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+
+        async def parent(ctx: dict[str, Any]) -> None:
+            await pw.enqueue(ctx["tenant"], "note", "child")
+
+        await pw.enqueue("acme", "parent")
+        assert [job.function for job in await sidecar.run_jobs([parent, note])] == [
+            "parent",
+            "note",
+        ]
+
+
+async def test_a_failed_job_is_due_again_after_1_2_4_seconds_and_dies_of_its_last_try() -> None:
+    tries: list[int] = []
+
+    async def broken(ctx: dict[str, Any]) -> None:
+        tries.append(ctx["job_try"])
+        raise ConnectionError
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        job = await pw.enqueue("acme", "broken")
+        for seconds in (1, 2, 4, 8):
+            [ran] = await sidecar.run_jobs([broken])
+            assert (ran.status, ran.error) == ("retrying", "ConnectionError")
+            assert ran.run_at - (ran.started_at or ran.queued_at) == timedelta(seconds=seconds)
+            sidecar.advance(seconds - 0.001)
+            assert await sidecar.run_jobs([broken]) == []
+            sidecar.advance(0.001)
+        [ran] = await sidecar.run_jobs([broken])
+        assert (ran.status, ran.attempts, tries) == ("dead", 5, [1, 2, 3, 4, 5])
+        await job.retry()
+        [ran] = await sidecar.run_jobs({"broken": note})
+        assert (ran.status, ran.attempts, ran.error) == ("succeeded", 1, None)
+
+
+async def test_arqs_own_retry_and_func_and_what_a_job_gives_up_by_count() -> None:
+    async def later(ctx: dict[str, Any]) -> int:
+        if ctx["job_try"] == 1:
+            raise Retry(defer=30)
+        if ctx["job_try"] == 2:
+            raise Retry
+        return int(ctx["job_try"])
+
+    async def twice(ctx: dict[str, Any]) -> None:
+        raise ValueError("again")
+
+    async def gives_up(ctx: dict[str, Any], kind: str) -> None:
+        raise {"up": GiveUp, "back": GiveBack}[kind]("enough")
+
+    functions = [later, func(twice, name="two", max_tries=2), gives_up]
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "later", _job_id="later")
+        await pw.enqueue("acme", "two", _job_id="two")
+        await pw.enqueue("acme", "gives_up", "up", _job_id="up")
+        await pw.enqueue("acme", "gives_up", "back", _job_id="back")
+        await sidecar.run_jobs(functions)
+        assert {job.id: job.status for job in sidecar.jobs()} == {
+            "later": "retrying",
+            "two": "retrying",
+            "up": "failed",
+            "back": "failed",
+        }
+        sidecar.advance(30)
+        await sidecar.run_jobs(functions)
+        by_id = {job.id: job for job in sidecar.jobs()}
+        assert (by_id["later"].status, by_id["later"].result) == ("succeeded", 3)
+        assert (by_id["two"].status, by_id["two"].attempts) == ("dead", 2)
+        assert by_id["back"].error == "GiveBack: enough"
+
+
+async def test_a_job_whose_function_is_not_there_dies_and_says_so() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "sned_email")
+        [ran] = await sidecar.run_jobs([note])
+        assert ran.status == "dead"
+        assert ran.error == "UnknownFunction: expected one of note; got 'sned_email'"
+
+
+async def test_a_result_that_json_cannot_carry_fails_the_job() -> None:
+    async def bad(ctx: dict[str, Any]) -> Any:
+        return {"when": {1, 2}}
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "bad")
+        [ran] = await sidecar.run_jobs([bad])
+        assert ran.status == "failed"
+        assert (ran.error or "").startswith("NotJson: result.when: expected what JSON carries")
+
+
+async def test_a_job_cannot_change_what_it_was_enqueued_with() -> None:
+    async def spoil(ctx: dict[str, Any], words: list[str]) -> None:
+        words.append("spoilt")
+        raise ValueError
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "spoil", ["a"])
+        [ran] = await sidecar.run_jobs([spoil])
+        assert ran.args == (["a"],)
+
+
+async def test_a_job_is_cancelled_while_it_runs() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        started = asyncio.Event()
+
+        async def long(ctx: dict[str, Any]) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        job = await pw.enqueue("acme", "long")
+        running = asyncio.create_task(sidecar.run_jobs([long]))
+        await started.wait()
+        assert await job.status() == "running"
+        assert (await job.cancel()).status == "cancelled"
+        assert [one.status for one in await running] == ["cancelled"]
+
+
+async def test_a_job_that_cancels_itself_has_failed_a_try() -> None:
+    async def odd(ctx: dict[str, Any]) -> None:
+        raise asyncio.CancelledError
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "odd")
+        [ran] = await sidecar.run_jobs([odd])
+        assert (ran.status, ran.error) == ("retrying", "CancelledError")
+
+
+async def test_jobs_whose_run_is_broken_off_wait_again() -> None:
+    started = asyncio.Event()
+
+    async def long(ctx: dict[str, Any]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "long")
+        running = asyncio.create_task(sidecar.run_jobs([long]))
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert [job.status for job in sidecar.jobs()] == ["retrying"]
+        assert [job.attempts for job in await sidecar.run_jobs({"long": note})] == [2]
+
+
+async def test_finished_jobs_are_kept_a_day_and_dead_ones_14_days() -> None:
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "note", _job_id="done")
+        await pw.enqueue("acme", "nobodys", _job_id="dead")
+        await sidecar.run_jobs([note])
+        sidecar.advance(24 * 3600)
+        assert [job.id for job in sidecar.jobs()] == ["dead"]
+        sidecar.advance(13 * 24 * 3600)
+        assert sidecar.jobs() == []
+        await pw.enqueue("acme", "note", _job_id="done")
+
+
+@pytest.mark.parametrize("function", [len, lambda ctx: None, "note", 5])
+async def test_what_is_no_coroutine_function_is_refused(function: Any) -> None:
+    with pytest.raises(ConfigurationError, match="expected coroutine functions"):
+        await FakeSidecar().run_jobs([function])
+    with pytest.raises(ConfigurationError, match="expected coroutine functions"):
+        await FakeSidecar().run_jobs({"f": function})
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (5, "tiers.free.jobs: expected a table; got 5"),
+        ({"max": 1}, "tiers.free.jobs: expected concurrency, max_queued, rate, queue; got 'max'"),
+        ({"max_queued": -2}, "tiers.free.jobs.max_queued: expected a whole number from 0, or"),
+        ({"max_queued": True}, "max_queued: expected a whole number from 0"),
+    ],
+)
+def test_a_tiers_jobs_that_cannot_be_say_what_was_expected(jobs: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        FakeSidecar({"free": {"jobs": jobs}})
+
+
+async def test_the_fakes_answers_are_those_of_the_contract() -> None:
+    with FakeSidecar(TIERS) as sidecar:
+        async with httpx.AsyncClient(transport=sidecar._line, base_url="http://sidecar") as http:
+            jobs = "/v1/tenants/acme/jobs"
+            new = {"function": "f", "job_id": "one", "args": [1]}
+            assert (await http.post(jobs, json=new)).status_code == 202
+            again = await http.post(jobs, json=new)
+            assert again.status_code == 200
+            assert set(again.json()) == {
+                *("job_id", "tenant", "function", "status", "priority", "attempts", "queued_at"),
+                *("run_at", "started_at", "finished_at", "error", "result", "traceback"),
+            }
+            for body, field in [
+                ({}, "function"),
+                ({"function": "f", "new": 1}, "new"),
+                ({"function": "f", "priority": 10}, "priority"),
+                ({"function": "f", "job_id": "purge"}, "job_id"),
+                (
+                    {"function": "f", "defer_by": 1, "defer_until": "2031-01-01T00:00:00Z"},
+                    "defer_until",
+                ),
+                ({"function": "f", "defer_until": "2031-01-01T00:00:00"}, "defer_until"),
+            ]:
+                answer = await http.post(jobs, json=body)
+                assert answer.status_code == 422
+                assert [fault["field"] for fault in answer.json()["errors"]] == [field]
+            for method, path, status in [
+                ("GET", f"{jobs}?status=gone", 422),
+                ("GET", f"{jobs}/two", 404),
+                ("PUT", f"{jobs}/one", 404),
+                ("GET", "/v1/tenants/a%20b/jobs", 422),
+            ]:
+                assert (await http.request(method, path)).status_code == status
+            assert (await http.get(f"{jobs}?cursor=forgotten")).json()["jobs"] == []
