@@ -13,6 +13,7 @@ from redis.asyncio import ConnectionPool
 
 from partywall.context import current_tenant
 from partywall_workers.errors import InvalidJob, QueueFull, TooLarge, UnknownFunction
+from partywall_workers.job import name_of
 from partywall_workers.keys import DEFAULT_QUEUE, Keys
 from partywall_workers.policy import CRON_TENANT, SYSTEM_TENANT
 from partywall_workers.scripts import NewJob, Queued, Scripts
@@ -152,7 +153,7 @@ class FairRedis(ArqRedis):
         Raises:
             InvalidJob: one of the arguments cannot be.
         """
-        name = function if isinstance(function, str) else _name_of(function)
+        name = function if isinstance(function, str) else name_of(function)
         if not name:
             raise InvalidJob("function", "expected a name; got an empty string")
         if tenant not in _OURS and not _TENANT.fullmatch(tenant):
@@ -226,11 +227,6 @@ def _current() -> str:
             "_tenant", "expected whose job it is: no tenant's request or job is running here"
         )
     return tenant.id
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    name: str | None = getattr(function, "__partywall_name__", None)
-    return name or function.__qualname__
 
 
 def _milliseconds(field: str, delay: _Delay) -> int | None:

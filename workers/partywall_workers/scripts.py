@@ -66,6 +66,7 @@ class Claimed(NamedTuple):
         expired: it should have started before now.
         refusals: tries put off for want of quota.
         consumed: a try before this one consumed its quota items.
+        ran: its function was called before, or may have been.
         tier: its tenant's.
         features: its tenant's, as JSON.
     """
@@ -79,6 +80,7 @@ class Claimed(NamedTuple):
     expired: bool
     refusals: int
     consumed: bool
+    ran: bool
     tier: str | None
     features: bytes
 
@@ -278,6 +280,7 @@ def _claimed(
     expired: int,
     refusals: bytes,
     consumed: bytes,
+    ran: bytes,
     tier: bytes,
     features: bytes,
 ) -> Claimed:
@@ -291,6 +294,7 @@ def _claimed(
         expired == 1,
         int(refusals),
         consumed == b"1",
+        ran == b"1",
         tier.decode() or None,
         features,
     )

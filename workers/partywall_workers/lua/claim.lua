@@ -9,7 +9,7 @@
 -- ARGV[6..] lanes, the first first
 -- returns  {milliseconds until the next instant of which something may come, or -1,
 --           job, job, ...}, each {tenant, id, payload or '', fence, attempts, run at, expired,
---           refusals, consumed, tier, features}
+--           refusals, consumed, ran, tier, features}
 --
 -- One step from choosing a job to its lease: a worker killed at any instant leaves the job either
 -- waiting or with a lease that runs out. Leases that have run out are taken back here, so their jobs
@@ -66,7 +66,7 @@ local function start(tenant, tag, job, fence)
   local id = tenant.id
   local key = job_key(id, job)
   local v = redis.call('HMGET', key, 'function', 'attempts', 'run_at', 'expires', 'stopped_ms',
-    'refusals', 'consumed')
+    'refusals', 'consumed', 'ran')
   local attempts = tonumber(v[2] or '0') + 1
   tenant.running = running_of(tenant) + 1
   redis.call('HSET', key, 'status', 'running', 'attempts', attempts, 'started_at', whole(now),
@@ -82,7 +82,8 @@ local function start(tenant, tag, job, fence)
   local expired = 0
   if v[4] and now > tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0') then expired = 1 end
   started[#started + 1] = {id, job, redis.call('GET', payload_key(id, job)) or '', whole(fence),
-    attempts, v[3] or '0', expired, v[6] or '0', v[7] or '0', tenant.tier or '', tenant.features}
+    attempts, v[3] or '0', expired, v[6] or '0', v[7] or '0', v[8] or '0',
+    tenant.tier or '', tenant.features}
 end
 
 local function serve(lane, fence)

@@ -1,0 +1,495 @@
+"""A worker of fair queues: arq's, with another way to claim, run and release jobs.
+
+arq's own loop, and what goes around a job in `run_job`, are replaced: they take four round trips a
+job, leave a killed worker's jobs for minutes, and end the worker with a hook's exception
+(docs/design.md, Jobs). Its functions, cron jobs, hooks, `ctx`, handles and settings are arq's.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from signal import Signals
+from typing import Any, cast
+from uuid import uuid4
+
+from arq.connections import ArqRedis, RedisSettings, create_pool, log_redis_info
+from arq.utils import to_seconds
+from arq.worker import Function, Worker, func
+from redis.exceptions import RedisError
+
+from partywall import Partywall
+from partywall.context import Tenant, running_as
+from partywall.errors import PartywallError, SidecarUnavailable
+from partywall_workers.errors import InvalidJob, QueueUnavailable
+from partywall_workers.job import options_of
+from partywall_workers.keys import ABORT, queue_name
+from partywall_workers.leases import RENEWALS, Leases
+from partywall_workers.policy import CRON_TENANT, DEFAULT_LANE, JobPolicy
+from partywall_workers.queue import FUNCTION_LIVES, KEEP, KEEP_DEAD, WORKER_LIVES, FairQueue
+from partywall_workers.redis import FairRedis
+from partywall_workers.releases import Releases
+from partywall_workers.scripts import Claimed
+from partywall_workers.serial import dumps, loads
+from partywall_workers.tries import Try
+
+LEASE = 15.0
+"""Seconds after which the jobs of a killed worker run again."""
+
+DRAIN = 10.0
+"""Seconds that jobs have to end when the worker is told to stop."""
+
+LONGEST_WAIT = 2.0
+"""Seconds between looks at an empty queue, in case whoever was woken for it has died."""
+
+_ABORTS_EVERY = 0.25
+_CRON_EVERY = 0.5
+_SEEN_EVERY = 10.0
+_OWED_EVERY = 5.0
+_BURST_WAIT = 0.02
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+logger = logging.getLogger("partywall.worker")
+
+
+class FairWorker(Worker):
+    """Runs jobs of the tenants of its lanes, each tenant in its turn.
+
+    Args:
+        functions: the jobs, as arq takes them; `@job` declares more.
+        lanes: queues of tenants that it serves, the first first.
+        lease: seconds after which the jobs of a killed worker run again.
+        keep_dead: seconds that dead jobs are kept.
+        cron_tenant: whose the cron jobs are.
+        sidecar: where quotas of jobs are consumed; left out, PARTYWALL_SIDECAR_URL.
+        queue_name: the queue's; left out, that of `redis_pool`, or of PARTYWALL_KEY_PREFIX.
+        redis_url: its Redis; left out, PARTYWALL_REDIS_URL.
+        job_completion_wait: seconds that jobs have to end when the worker is told to stop; then
+            they are handed back, and that try of theirs does not count.
+        keep_result: seconds that finished jobs are kept.
+        poll_delay: arq's; of no use here, where workers are woken.
+        kwargs: whatever else `arq.Worker` takes.
+
+    Raises:
+        InvalidJob: a setting cannot be.
+        RuntimeError: there is no function.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Any] = (),
+        *,
+        lanes: Sequence[str] = (DEFAULT_LANE,),
+        lease: float = LEASE,
+        keep_dead: float | timedelta = KEEP_DEAD,
+        cron_tenant: str = CRON_TENANT,
+        sidecar: Partywall | None = None,
+        queue_name: str | None = None,
+        redis_url: str | None = None,
+        redis_pool: ArqRedis | None = None,
+        redis_settings: RedisSettings | None = None,
+        job_completion_wait: float = DRAIN,
+        keep_result: float | timedelta = KEEP,
+        poll_delay: float | timedelta = 0,
+        allow_abort_jobs: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - arq's
+    ) -> None:
+        if not lanes or isinstance(lanes, str):
+            raise InvalidJob("lanes", f"expected a list of at least one queue; got {lanes!r}")
+        if not lease >= 1:
+            raise InvalidJob("lease", f"expected seconds from 1; got {lease!r}")
+        name = queue_name or _queue_of(redis_pool)
+        if redis_pool is None and redis_settings is None:
+            redis_pool = FairRedis.from_url(redis_url or _redis_url(), queue_name=name)
+        super().__init__(
+            [_declared(one) for one in functions],
+            queue_name=name,
+            redis_pool=redis_pool,
+            redis_settings=redis_settings,
+            job_completion_wait=cast("int", job_completion_wait),
+            keep_result=keep_result,
+            allow_abort_jobs=allow_abort_jobs,
+            **kwargs,
+        )
+        self.job_serializer = self.job_serializer or dumps
+        self.job_deserializer = self.job_deserializer or loads
+        self.lanes = tuple(lanes)
+        self.worker_id = uuid4().hex
+        self.cron_tenant = cron_tenant
+        self.keep_dead_ms = round((to_seconds(keep_dead) or 0) * 1000)
+        self._lease = lease
+        self._sidecar = sidecar
+        self._own_sidecar = sidecar is None
+        self._costs = self._declared_costs()
+        self._tries: dict[int, Try] = {}
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        self._slot_free = asyncio.Event()
+        self._queue: FairQueue | None = None
+        self._leases: Leases | None = None
+        self._releases: Releases | None = None
+
+    @property
+    def pool(self) -> FairRedis:
+        """The queue's client; `ctx["redis"]`."""
+        if not isinstance(self._pool, FairRedis):
+            raise RuntimeError("the worker is not open: it has not run yet, or is closed")
+        return self._pool
+
+    @property
+    def sidecar(self) -> Partywall:
+        """Where quotas of jobs are consumed."""
+        if self._sidecar is None:
+            self._sidecar = Partywall()
+        return self._sidecar
+
+    def serialize(self, data: dict[str, Any]) -> bytes:
+        """A result as it is kept."""
+        return (self.job_serializer or dumps)(data)
+
+    async def guarded(self, hook: Callable[..., Awaitable[Any]], ctx: Mapping[Any, Any]) -> None:
+        """Calls a hook; what it raises is logged, and harms nobody."""
+        try:
+            async with asyncio.timeout(self.job_timeout_s):
+                await hook(ctx)
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+            logger.exception("a hook failed: %s", getattr(hook, "__qualname__", hook), exc_info=exc)
+
+    async def main(self) -> None:
+        """Runs until it is told to stop, or until there is no job left for a worker in a burst."""
+        await self._open()
+        background = [
+            asyncio.create_task(self._for_ever(act, every), name=f"worker {act.__name__}")
+            for act, every in (
+                (self._renew, self._lease / RENEWALS),
+                (self._heed_aborts, _ABORTS_EVERY),
+                (self.heart_beat, _CRON_EVERY),
+                (self._show_itself, _SEEN_EVERY),
+                (self._pay_back, _OWED_EVERY),
+            )
+        ]
+        try:
+            await self._show_itself()
+            if self.on_startup:
+                await self.on_startup(self.ctx)
+            pause = _FIRST_PAUSE
+            while not self._stopping:
+                try:
+                    if await self._poll_iteration():
+                        break
+                    pause = _FIRST_PAUSE
+                except (RedisError, OSError) as exc:
+                    logger.warning("the queue's Redis does not answer: %s", exc)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._drain()
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Hands back what runs, says that the worker has gone, and closes its connections."""
+        self._stopping = True
+        self.allow_pick_jobs = False
+        if self._pool is None:
+            return
+        if not isinstance(self._pool, FairRedis):  # it never ran
+            await self._pool.aclose(close_connection_pool=True)
+            self._pool = None
+            return
+        self._stop_jobs()
+        await asyncio.gather(*list(self.tasks.values()), return_exceptions=True)
+        with suppress(RedisError, OSError):  # it is seen no more in half a minute, anyhow
+            await self._leave()
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+        if self._own_sidecar and self._sidecar is not None:
+            await self._sidecar.aclose()
+            self._sidecar = None
+        await self._pool.aclose(close_connection_pool=True)
+        self._pool = None
+
+    def handle_sig(self, signum: Signals) -> None:
+        """Stops: at the first signal when jobs have ended, at the second at once."""
+        sig = Signals(signum)
+        logger.info(
+            "shutdown on %s ◆ %d jobs complete ◆ %d failed ◆ %d retries ◆ %d to be completed",
+            sig.name,
+            self.jobs_complete,
+            self.jobs_failed,
+            self.jobs_retried,
+            len(self.tasks),
+        )
+        if self._stopping:
+            self._stop_jobs()
+        self._stopping = True
+        self.allow_pick_jobs = False
+        self._stopped.set()
+        self._slot_free.set()
+        if self.on_stop:
+            self.on_stop(sig)
+
+    handle_sig_wait_for_completion = handle_sig
+
+    async def run_cron(self, n: Any, delay: float, num_windows: int = 2) -> None:  # noqa: ANN401 - arq's
+        """Enqueues cron jobs whose time comes, for the tenant that has them."""
+        with running_as(Tenant(self.cron_tenant)):
+            await super().run_cron(n, delay, num_windows)
+
+    async def _open(self) -> None:
+        if not isinstance(self._pool, FairRedis):
+            pool = self._pool or await create_pool(self.redis_settings)
+            self._pool = FairRedis(pool.connection_pool, default_queue_name=self.queue_name)
+        pool = self.pool
+        pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
+        self._queue = FairQueue(pool, keep=self.keep_result_s, keep_dead=self.keep_dead_ms / 1000)
+        self._leases = Leases(pool.scripts, self._lease)
+        self._releases = Releases(pool.scripts)
+        self.ctx["redis"] = pool
+        logger.info(
+            "Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions)
+        )
+        pause = _FIRST_PAUSE
+        while not self._stopping:
+            try:
+                await log_redis_info(pool, logger.info)
+                if self.cron_jobs:
+                    policy = JobPolicy(tier=self.cron_tenant, lane=self.lanes[0])
+                    await self._queue.set_policy(self.cron_tenant, policy)
+            except (RedisError, OSError, QueueUnavailable) as exc:
+                logger.warning("the queue's Redis does not answer yet: %s", exc)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+
+    async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's says nothing
+        """Claims what may run, starts it, or waits until something may; True: a burst is over."""
+        slots = self.max_jobs - self.job_counter
+        if self.burst and self.max_burst_jobs >= 0:
+            left = self.max_burst_jobs - self._jobs_started()
+            if left < 1:
+                return True
+            slots = min(slots, left)
+        if slots < 1 or not self.allow_pick_jobs:
+            self._slot_free.clear()
+            if self.job_counter >= self.max_jobs or self.tasks:
+                await self._slot_free.wait()
+            else:
+                await self._stopped.wait()
+            return False
+        asked_at = time.monotonic()
+        claims = await self.pool.scripts.claim(
+            slots,
+            lease=round(self._lease * 1000),
+            keep=round(self.keep_result_s * 1000),
+            costs=self._costs,
+            lanes=self.lanes,
+        )
+        for claimed in claims.jobs:
+            self._start(claimed, asked_at)
+        if claims.jobs:
+            await asyncio.sleep(0)
+            return False
+        if self.burst:
+            if not self.tasks and claims.pause is None:
+                return True
+            await asyncio.sleep(_BURST_WAIT)
+            return False
+        await self._wait(LONGEST_WAIT if claims.pause is None else claims.pause)
+        return False
+
+    async def _wait(self, seconds: float) -> None:
+        """Until somebody wakes us, the time is over, or we are told to stop."""
+        seconds = max(0.001, min(seconds, LONGEST_WAIT))
+        names = self.pool.names
+        redis: Any = self.pool
+        pop = redis.blpop([names.of("wake", lane) for lane in self.lanes], seconds)
+        woken = asyncio.ensure_future(pop)
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not woken.done():
+                woken.cancel()
+        if not woken.cancelled() and woken.done():
+            woken.result()
+
+    def _start(self, claimed: Claimed, asked_at: float) -> None:
+        self.job_counter += 1
+        one = Try(self, claimed)
+        task = self.loop.create_task(self._run(claimed, one, asked_at))
+        self.tasks[one.arq_id] = task
+
+    async def _run(self, claimed: Claimed, one: Try, asked_at: float) -> None:
+        leases, releases = self._parts()
+        leases.hold(claimed, asked_at, one.cancel)
+        self._tries[claimed.fence] = one
+        try:
+            outcome = await one.run()
+            if outcome is not None:
+                until = time.monotonic() + 2 * self._lease
+                if not await releases.release(outcome, until=until):
+                    logger.warning("%s: its result came too late, and is refused", one.arq_id)
+            else:
+                logger.warning("%s: its lease was lost, and it is left to others", one.arq_id)
+            if one.ctx and self.after_job_end:
+                await self.guarded(self.after_job_end, one.ctx)
+        except Exception:
+            # Its lease runs out, and another try is made.
+            logger.exception("%s: a fault of the worker's own", one.arq_id)
+        finally:
+            leases.let_go(claimed)
+            self._tries.pop(claimed.fence, None)
+            if self.tasks.get(one.arq_id) is asyncio.current_task():
+                del self.tasks[one.arq_id]
+            self.job_counter -= 1
+            self._slot_free.set()
+
+    async def _drain(self) -> None:
+        """Waits for what runs, and hands back what runs too long."""
+        if self.tasks and self._stopping:
+            await asyncio.wait(list(self.tasks.values()), timeout=self._job_completion_wait)
+            self._stop_jobs()
+        while self.tasks:
+            await asyncio.wait(list(self.tasks.values()))
+
+    def _stop_jobs(self) -> None:
+        for one in list(self._tries.values()):
+            one.cancel("stopping")
+
+    async def _for_ever(self, act: Callable[[], Awaitable[Any]], every: float) -> None:
+        """Acts again and again: a failure is said once, and the next time is another chance."""
+        failing = False
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await act()
+                failing = False
+            except Exception as exc:
+                if not failing:
+                    logger.warning("%s failed: %s", act.__name__, exc, exc_info=exc)
+                failing = True
+
+    async def _renew(self) -> None:
+        leases, _ = self._parts()
+        await leases.renew()
+
+    async def _heed_aborts(self) -> None:
+        """Cancels what `arq.jobs.Job.abort`, or a sidecar, wants cancelled."""
+        if not self.allow_abort_jobs:
+            return
+        running = {one.arq_id: one for one in self._tries.values()}
+        aborts: Any = self.pool.zrange(ABORT, 0, -1)
+        for raw in await aborts:
+            arq_id = raw.decode()
+            named = self.pool.names.parts(arq_id)
+            if arq_id in running:
+                running[arq_id].cancel("aborted")
+            elif named is not None and self._queue is not None:
+                await self._queue.cancel_waiting(*named)
+
+    async def _show_itself(self) -> None:
+        """Says that it lives, and which functions it has."""
+        redis: Any = self.pool
+        names = self.pool.names
+        seconds, _ = await redis.time()
+        now = seconds * 1000
+        functions = names.one("functions")
+        async with redis.pipeline(transaction=False) as pipe:
+            for lane in self.lanes:
+                key = names.of("workers", lane)
+                pipe.zadd(key, {self.worker_id: now})
+                pipe.zremrangebyscore(key, "-inf", now - 2 * WORKER_LIVES * 1000)
+                pipe.expire(key, int(2 * WORKER_LIVES))
+            pipe.hset(functions, mapping=dict.fromkeys(self.functions, now))
+            pipe.expire(functions, int(FUNCTION_LIVES))
+            pipe.hgetall(functions)
+            *_, seen = await pipe.execute()
+        oldest = now - FUNCTION_LIVES * 1000
+        gone = [name for name, at in seen.items() if float(at) < oldest]
+        if gone:
+            await redis.hdel(functions, *gone)
+
+    async def _pay_back(self) -> None:
+        """Gives back quota items of jobs that never ran."""
+        if not any(options_of(one.coroutine).quota for one in self.functions.values()):
+            return
+        redis: Any = self.pool
+        key = self.pool.names.one("owed")
+        for owed in await redis.lrange(key, 0, 99):
+            debt = json.loads(owed)
+            try:
+                await self.sidecar.release(
+                    debt["tenant"], debt["items"], idempotency_key=debt["key"]
+                )
+            except SidecarUnavailable:
+                raise
+            except PartywallError as exc:
+                logger.warning("quota of tenant %s is not given back: %s", debt["tenant"], exc)
+            await redis.lrem(key, 1, owed)
+
+    async def _leave(self) -> None:
+        redis: Any = self.pool
+        names = self.pool.names
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.delete(self.health_check_key)
+            for lane in self.lanes:
+                pipe.zrem(names.of("workers", lane), self.worker_id)
+                # We may have been woken for something that we leave undone.
+                pipe.lpush(names.of("wake", lane), 1)
+                pipe.ltrim(names.of("wake", lane), 0, 0)
+            await pipe.execute()
+
+    def _parts(self) -> tuple[Leases, Releases]:
+        if self._leases is None or self._releases is None:
+            raise RuntimeError("the worker has not run yet")
+        return self._leases, self._releases
+
+    def _declared_costs(self) -> bytes:
+        costs = {
+            name: options_of(function.coroutine).cost for name, function in self.functions.items()
+        }
+        return json.dumps({name: cost for name, cost in costs.items() if cost != 1}).encode()
+
+
+def _declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
+    """As arq has it, with what `@job` declares."""
+    if isinstance(function, Function | str):
+        return func(function)
+    options = options_of(function)
+    return func(
+        function,
+        name=options.name,
+        keep_result=options.keep_result,
+        timeout=options.timeout,
+        max_tries=options.max_tries,
+    )
+
+
+def _queue_of(pool: ArqRedis | None) -> str:
+    if isinstance(pool, FairRedis):
+        return pool.default_queue_name
+    return queue_name(os.environ.get("PARTYWALL_KEY_PREFIX", "pw"))
+
+
+def _redis_url() -> str:
+    url = os.environ.get("PARTYWALL_JOBS_REDIS_URL") or os.environ.get("PARTYWALL_REDIS_URL")
+    if url:
+        return url
+    data_dir = os.environ.get("PARTYWALL_DATA_DIR", ".partywall")
+    path = os.path.join(os.path.abspath(data_dir), "valkey", "valkey.sock")  # noqa: PTH100, PTH118 - as below
+    if os.path.exists(path):  # noqa: PTH110 - a worker starts once
+        return f"unix://{path}"
+    raise InvalidJob(
+        "redis_url",
+        "expected the URL of the queue's Redis: set PARTYWALL_REDIS_URL, or start `partywall "
+        f"serve` in this directory (there is no {path})",
+    )
