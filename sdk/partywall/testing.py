@@ -20,6 +20,7 @@ import msgspec
 
 from partywall._fake.api import answer
 from partywall._fake.core import Core, SeenCheck, TenantPut
+from partywall._fake.functions import Functions
 from partywall._fake.policy import (
     SHIPPED_RESOURCES,
     SHIPPED_TIERS,
@@ -29,7 +30,7 @@ from partywall._fake.policy import (
 )
 from partywall._fake.queue import SeenJob
 from partywall._fake.refused import Refused
-from partywall._fake.runner import MAX_TRIES, Functions, Runner
+from partywall._fake.runner import MAX_TRIES, Runner
 from partywall._fake.windows import MICROSECONDS
 from partywall.errors import ConfigurationError
 from partywall.records import Status, TenantRecord
@@ -187,9 +188,10 @@ class FakeSidecar:
     ) -> list[SeenJob]:
         """Runs the jobs that are due, and those that they enqueue, one after another.
 
-        Each in its tenant's context, tenants in turns. One that fails is due again after 1, 2, 4 …
-        seconds of this clock, so `advance` and run again. `asyncio.run(sidecar.run_jobs(…))` where
-        there is no event loop.
+        Each in its tenant's context, tenants in turns, and none twice at a time. One that fails is
+        due again after 1, 2, 4 … seconds of this clock, so `advance` and run again. What `@job`
+        declares counts (`name`, `max_tries`, `backoff`, `quota`), timeouts and costs do not.
+        `asyncio.run(sidecar.run_jobs(…))` where there is no event loop.
 
         Args:
             functions: the jobs' coroutine functions, as a worker's settings list them; or a

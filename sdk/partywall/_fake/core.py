@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from partywall._fake.book import Book
+from partywall._fake.book import Book, Terms
 from partywall._fake.policy import Limit, Policy, Tier
 from partywall._fake.queue import Queue
 from partywall._fake.refused import Refused
@@ -121,6 +121,13 @@ class Core:
         record = self.tenants.get(tenant)
         name = self.policy.default_tier if record is None else record.tier
         return None if name is None else self.policy.tiers[name]
+
+    def book(self, tenant: str, tier: Tier) -> Book:
+        """The quotas of a tenant as they are now, under a tier."""
+        resources = self.policy.resources
+        terms = {name: Terms(quota, resources[name]) for name, quota in tier.quotas.items()}
+        now = datetime.fromtimestamp(self.now / MICROSECONDS, UTC)
+        return self.books.setdefault(tenant, Book(tenant)).at(now, terms)
 
     def queue(self, tenant: str) -> Queue:
         """The jobs of a tenant as they are now."""

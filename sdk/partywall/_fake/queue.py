@@ -1,6 +1,7 @@
 """The fake sidecar's jobs of one tenant: what waits, what runs, and what became of it."""
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,10 +47,14 @@ class Queue:
 
     Attributes:
         paused: whether none may start.
+        consumed: the jobs that have what their quotas say, by id.
+        refusals: how often a job did not get it, by id.
     """
 
     def __init__(self, tenant: str) -> None:
         self.paused = False
+        self.consumed: set[str] = set()
+        self.refusals: Counter[str] = Counter()
         self._tenant = tenant
         self._jobs: dict[str, SeenJob] = {}
         self._cancels: dict[str, Callable[[], object]] = {}
@@ -61,7 +66,8 @@ class Queue:
         for job in list(self._jobs.values()):
             kept = KEPT_DEAD if job.status == "dead" else KEPT
             if job.finished_at is not None and job.finished_at + kept <= now:
-                del self._jobs[job.id]
+                del self._jobs[job.id], self.refusals[job.id]
+                self.consumed.discard(job.id)
             elif job.status == "deferred" and job.run_at <= now:
                 self._put(job, status="queued")
         return self
@@ -134,6 +140,7 @@ class Queue:
         if job.status != "dead":
             raise Refused("conflict", f"job {job_id!r} is {job.status}: only a dead one is revived")
         self._room(most)
+        del self.refusals[job_id]
         return self._put(
             job,
             status="queued",

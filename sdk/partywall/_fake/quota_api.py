@@ -9,7 +9,7 @@ import msgspec
 
 from partywall._fake.asked import Asked
 from partywall._fake.bodies import read
-from partywall._fake.book import Asker, Book, Terms
+from partywall._fake.book import Asker, Book
 from partywall._fake.core import NAME_PATTERN, Core
 from partywall._fake.policy import Tier
 from partywall._fake.refused import Refused
@@ -100,9 +100,7 @@ def _book(asked: Asked, names: Sequence[str] = (), tier: Tier | None = None) -> 
                 "unknown-resource",
                 f"no tier has a quota of {name!r}; expected one of {expected}",
             )
-    resources = asked.core.policy.resources
-    terms = {name: Terms(quota, resources[name]) for name, quota in quotas.items()}
-    return asked.core.books.setdefault(asked.tenant, Book(asked.tenant)).at(asked.now, terms)
+    return asked.core.book(asked.tenant, tier or asked.tier)
 
 
 def _quotas(asked: Asked) -> object:

@@ -2,22 +2,23 @@
 
 import asyncio
 import copy
-import inspect
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import timedelta
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
 
+from partywall._fake.book import Asker
 from partywall._fake.core import Core
+from partywall._fake.functions import Function, Functions, by_name, is_a
+from partywall._fake.policy import Tier
 from partywall._fake.queue import SeenJob
+from partywall._fake.refused import Refused
 from partywall.context import Tenant, running_as
-from partywall.errors import ConfigurationError, InvalidRequest
+from partywall.errors import InvalidRequest, UnknownResource
 from partywall.jobs.arguments import plain
-
-Functions = Mapping[str, Any] | Iterable[Any]
-"""Coroutine functions, or what arq's `func()` makes of one; or a mapping of them by name."""
 
 MAX_TRIES = 5
 """Of a job whose function does not say."""
@@ -25,9 +26,14 @@ MAX_TRIES = 5
 QUEUE_NAME = "pw:jobs"
 """Of workers that are left as they come; the ids that they give their jobs begin with it."""
 
-# By name, since the SDK imports neither: a job that raises one has.
-_RETRY = "arq.worker.Retry"
-_GIVE_UP = "partywall_workers.errors.GiveUp"
+FIRST_REFUSAL, LONGEST_REFUSAL = 5.0, 600.0
+"""Seconds before a job is tried again whose quota was refused."""
+
+LONGEST_ERROR = 1000
+"""Characters of a job's error."""
+
+_Ended = Mapping[str, Any]
+"""The fields of a job that a try has changed."""
 
 
 class Runner:
@@ -54,7 +60,7 @@ class Runner:
     ) -> None:
         self._core = core
         self._lock = lock
-        self._functions = _by_name(functions)
+        self._functions = by_name(functions)
         self._tenant = tenant
         self._ctx = ctx
         self._max_tries = max_tries
@@ -84,30 +90,37 @@ class Runner:
         loop = asyncio.get_running_loop()
         with self._lock:
             tier = self._core.tier_of(job.tenant)
-        features = () if tier is None else tier.features
-        with running_as(Tenant(job.tenant, None if tier is None else tier.name, features)):
-            task = asyncio.ensure_future(self._call(job, job.attempts + 1))
+        name, features = (None, ()) if tier is None else (tier.name, tier.features)
+        with running_as(Tenant(job.tenant, name, features)):
+            task = asyncio.ensure_future(self._call(job, job.attempts + 1, tier))
         with self._lock:
-            queue = self._core.queue(job.tenant)
-            job = queue.start(job, lambda: loop.call_soon_threadsafe(task.cancel))
+            job = self._core.queue(job.tenant).start(
+                job, lambda: loop.call_soon_threadsafe(task.cancel)
+            )
         try:
-            ended = {"status": "succeeded", "result": await task, "error": None, "traceback": None}
-        except Exception as exc:  # noqa: BLE001 - whatever the job raises: it is told in its error
-            ended = self._failed(job, exc)
+            ended: _Ended = await task
+        except Exception as exc:  # noqa: BLE001 - whatever the job raises: its error tells it
+            ended = self._raised(job, exc, tier)
         except BaseException as exc:
             # Of the job itself, or of whoever waits for these runs: then nobody has run it.
-            if isinstance(exc, asyncio.CancelledError) and not _is_cancelled():
-                ended = self._failed(job, exc)
-            else:
-                self._end(job, {"status": "retrying"})
+            if not isinstance(exc, asyncio.CancelledError) or _is_cancelled():
+                before = job.attempts - 1
+                self._end(job, {"status": "retrying" if before else "queued", "attempts": before})
                 raise
+            ended = self._raised(job, exc, tier)
         return self._end(job, ended)
 
-    async def _call(self, job: SeenJob, job_try: int) -> Any:  # noqa: ANN401 - any of JSON's
+    async def _call(self, job: SeenJob, job_try: int, tier: Tier | None) -> _Ended:
         function = self._functions.get(job.function)
         if function is None:
-            expected = ", ".join(self._functions) or "none"
-            raise UnknownFunction(f"expected one of {expected}; got {job.function!r}")
+            given = ", ".join(self._functions) or "none"
+            said = f"function {job.function!r} not found: run_jobs was given {given}"
+            return {"status": "dead", "error": f"JobExecutionFailed: {said}"}
+        if (
+            tier is not None
+            and (refused := self._refused(job, job_try, function, tier)) is not None
+        ):
+            return refused
         ctx = {
             **self._ctx,
             "job_id": f"{QUEUE_NAME}:{job.tenant}:{job.id}",
@@ -119,76 +132,74 @@ class Runner:
         args, kwargs = copy.deepcopy((job.args, job.kwargs))  # a job may change them
         result = await function.call(ctx, *args, **kwargs)
         try:
-            return plain(result, "result")
+            carried = plain(result, "result")
         except InvalidRequest as exc:
-            raise NotJson(str(exc)) from exc
+            return {"status": "failed", "error": f"unable to serialize result: {exc}"}
+        return {"status": "succeeded", "result": carried, "error": None, "traceback": None}
 
-    def _failed(self, job: SeenJob, exc: BaseException) -> dict[str, Any]:
-        """What has become of a job whose try failed."""
+    def _refused(self, job: SeenJob, job_try: int, function: Function, tier: Tier) -> _Ended | None:
+        """Takes what the function says of quotas, once a job; what becomes of one refused."""
+        with self._lock:
+            queue = self._core.queue(job.tenant)
+            if not function.quota or job.id in queue.consumed:
+                return None
+            for resource in function.quota:
+                if resource not in tier.quotas:
+                    raise UnknownResource(f"no tier has a quota of {resource!r}")
+            asker = Asker(key=f"job:{job.id}")
+            outcome = self._core.book(job.tenant, tier).consume(function.quota, asker)
+            if outcome:
+                queue.consumed.add(job.id)
+                return None
+            refusals = queue.refusals[job.id]
+            queue.refusals[job.id] += 1
+        error = f"PartywallError: quota refused: no room for {', '.join(outcome.denied)}"
+        if function.on_refusal == "fail":
+            return {"status": "failed", "error": error}
+        seconds = min(FIRST_REFUSAL * 2.0 ** min(refusals, 60), LONGEST_REFUSAL)
+        return {
+            "status": "retrying" if job_try > 1 else "deferred",
+            "attempts": job_try - 1,
+            "run_at": self._after(seconds),
+            "error": error,
+        }
+
+    def _raised(self, job: SeenJob, exc: BaseException, tier: Tier | None) -> _Ended:
+        """What becomes of a job whose try has raised."""
         text = str(exc)
+        kind = type(exc).__name__
         told = {
-            "error": f"{type(exc).__name__}: {text}" if text else type(exc).__name__,
+            "error": (f"{kind}: {text}" if text else kind)[:LONGEST_ERROR],
             "traceback": "".join(traceback.format_exception(exc)),
         }
-        function = self._functions.get(job.function)
-        most = (function and function.max_tries) or self._max_tries
-        if isinstance(exc, NotJson) or _is(exc, _GIVE_UP):
+        function = self._functions[job.function]
+        if is_a(exc, "partywall_workers.errors.GiveBack") and tier is not None:
+            self._give_back(job, function, tier)
+        if is_a(exc, "partywall_workers.errors.GiveUp"):
             return {"status": "failed", **told}
-        if isinstance(exc, UnknownFunction) or job.attempts >= most:
+        if job.attempts >= (function.max_tries or self._max_tries):
             return {"status": "dead", **told}
-        seconds = 2.0 ** (job.attempts - 1)
-        if _is(exc, _RETRY):
+        seconds = function.pause(job.attempts)
+        if is_a(exc, "arq.worker.Retry", "arq.worker.RetryJob"):
             seconds = (getattr(exc, "defer_score", None) or 0) / 1000
-        with self._lock:
-            run_at = self._core.to_the_millisecond() + timedelta(seconds=seconds)
-        return {"status": "retrying", "run_at": run_at, **told}
+        return {"status": "retrying", "run_at": self._after(seconds), **told}
 
-    def _end(self, job: SeenJob, ended: Mapping[str, Any]) -> SeenJob:
+    def _give_back(self, job: SeenJob, function: Function, tier: Tier) -> None:
+        with self._lock:
+            consumed = self._core.queue(job.tenant).consumed
+            if job.id in consumed:
+                consumed.remove(job.id)
+                book = self._core.book(job.tenant, tier)
+                with suppress(Refused):  # the app itself has given it back before
+                    book.release(function.quota, Asker(key=f"job:{job.id}"))
+
+    def _end(self, job: SeenJob, ended: _Ended) -> SeenJob:
         with self._lock:
             return self._core.queue(job.tenant).end(job, **ended)
 
-
-class UnknownFunction(Exception):
-    """No function of this name was given."""
-
-
-class NotJson(Exception):
-    """A job returned what JSON cannot carry."""
-
-
-class _Function(NamedTuple):
-    call: Callable[..., Awaitable[Any]]
-    max_tries: int | None
-
-
-def _by_name(functions: Functions) -> dict[str, _Function]:
-    """The functions by the names that a worker would give them.
-
-    Raises:
-        ConfigurationError: one of them is no coroutine function.
-    """
-    if isinstance(functions, Mapping):
-        return {name: _function(one) for name, one in functions.items()}
-    return {_name(one): _function(one) for one in functions}
-
-
-def _function(given: Any) -> _Function:  # noqa: ANN401 - whatever the caller gave
-    call = getattr(given, "coroutine", given)
-    if not inspect.iscoroutinefunction(call):
-        raise ConfigurationError(
-            f"expected coroutine functions, or arq's func() of them; got {given!r}"
-        )
-    return _Function(call, getattr(given, "max_tries", None))
-
-
-def _name(given: Any) -> str:  # noqa: ANN401 - whatever the caller gave
-    declared = getattr(given, "__partywall_name__", None) or getattr(given, "name", None)
-    # One that a test has made for itself goes by the name that it has there.
-    return str(declared or getattr(given, "__qualname__", "").rpartition("<locals>.")[2])
-
-
-def _is(exc: BaseException, name: str) -> bool:
-    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(exc).__mro__)
+    def _after(self, seconds: float) -> datetime:
+        with self._lock:
+            return self._core.to_the_millisecond() + timedelta(seconds=seconds)
 
 
 def _is_cancelled() -> bool:

@@ -11,11 +11,14 @@ from arq import Retry, func
 from partywall import ConfigurationError, Partywall, current_tenant
 from partywall.testing import FakeSidecar, SeenJob
 from partywall_workers.errors import GiveBack, GiveUp
+from partywall_workers.job import job as declared
 
 TIERS: Any = {
     "free": {"jobs": {"concurrency": 2, "max_queued": 100, "rate": "1/minute", "queue": "slow"}},
     "pro": {"extends": "free", "features": ["analytics"]},
 }
+
+QUOTAS: Any = {"free": {"quotas": {"emails": 5}}}
 
 
 async def note(ctx: dict[str, Any], word: str = "") -> str:
@@ -158,12 +161,90 @@ async def test_arqs_own_retry_and_func_and_what_a_job_gives_up_by_count() -> Non
         assert by_id["back"].error == "GiveBack: enough"
 
 
+async def test_what_job_declares_counts() -> None:
+    @declared(name="mail", max_tries=3, backoff=10, max_backoff=15)
+    async def send_email(ctx: dict[str, Any]) -> None:
+        raise OSError("no line")
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "mail")
+        for seconds in (10, 15):
+            [ran] = await sidecar.run_jobs([send_email])
+            assert ran.run_at - (ran.started_at or ran.queued_at) == timedelta(seconds=seconds)
+            sidecar.advance(seconds)
+        [ran] = await sidecar.run_jobs([send_email])
+        assert (ran.status, ran.attempts, ran.error) == ("dead", 3, "OSError: no line")
+
+
+async def used(pw: Partywall) -> int:
+    return (await pw.quota("acme", "emails")).used
+
+
+async def test_a_jobs_quota_is_consumed_once_and_given_back_where_it_says_so() -> None:
+    @declared(quota={"emails": 2})
+    async def send_email(ctx: dict[str, Any], ends: str) -> None:
+        if ctx["job_try"] == 1:
+            raise OSError
+        if ends == "back":
+            raise GiveBack
+
+    async with FakeSidecar(QUOTAS) as sidecar, Partywall() as pw:
+        for ends in ("well", "back"):
+            await pw.enqueue("acme", "send_email", ends)
+        await sidecar.run_jobs([send_email])
+        assert await used(pw) == 4
+        sidecar.advance(1)
+        ran = await sidecar.run_jobs([send_email])
+        assert [job.status for job in ran] == ["succeeded", "failed"]
+        assert await used(pw) == 2
+
+
+async def test_a_job_whose_quota_is_refused_is_tried_later_or_fails_as_declared() -> None:
+    async def send_email(ctx: dict[str, Any]) -> int:
+        return int(ctx["job_try"])
+
+    async def now_or_never(ctx: dict[str, Any]) -> None:
+        raise AssertionError
+
+    async def typo(ctx: dict[str, Any]) -> None:
+        raise AssertionError
+
+    functions = [
+        declared(quota={"emails": 5})(send_email),
+        declared(quota={"emails": 6}, on_refusal="fail")(now_or_never),
+        declared(quota={"seats": 1}, max_tries=1)(typo),
+    ]
+    async with FakeSidecar(QUOTAS) as sidecar, Partywall() as pw:
+        await pw.consume("acme", emails=1)
+        for function in ("send_email", "now_or_never", "typo"):
+            await pw.enqueue("acme", function)
+        later, never, odd = await sidecar.run_jobs(functions)
+        assert (later.status, later.attempts) == ("deferred", 0)
+        assert later.error == "PartywallError: quota refused: no room for emails"
+        assert (never.status, never.error) == ("failed", later.error)
+        assert (odd.status, odd.error) == (
+            "dead",
+            "UnknownResource: no tier has a quota of 'seats'",
+        )
+        sidecar.advance(5)
+        assert [job.status for job in await sidecar.run_jobs(functions)] == ["deferred"]
+        await pw.release("acme", emails=1)
+        sidecar.advance(9)
+        assert await sidecar.run_jobs(functions) == []
+        sidecar.advance(1)
+        [ran] = await sidecar.run_jobs(functions)
+        assert (ran.status, ran.result) == ("succeeded", 1)
+        assert await used(pw) == 5
+
+
 async def test_a_job_whose_function_is_not_there_dies_and_says_so() -> None:
     async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
         await pw.enqueue("acme", "sned_email")
         [ran] = await sidecar.run_jobs([note])
         assert ran.status == "dead"
-        assert ran.error == "UnknownFunction: expected one of note; got 'sned_email'"
+        assert ran.error == (
+            "JobExecutionFailed: function 'sned_email' not found: run_jobs was given note"
+        )
 
 
 async def test_a_result_that_json_cannot_carry_fails_the_job() -> None:
@@ -174,7 +255,9 @@ async def test_a_result_that_json_cannot_carry_fails_the_job() -> None:
         await pw.enqueue("acme", "bad")
         [ran] = await sidecar.run_jobs([bad])
         assert ran.status == "failed"
-        assert (ran.error or "").startswith("NotJson: result.when: expected what JSON carries")
+        assert (ran.error or "").startswith(
+            "unable to serialize result: result.when: expected what JSON carries"
+        )
 
 
 async def test_a_job_cannot_change_what_it_was_enqueued_with() -> None:
@@ -228,8 +311,8 @@ async def test_jobs_whose_run_is_broken_off_wait_again() -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert [job.status for job in sidecar.jobs()] == ["retrying"]
-        assert [job.attempts for job in await sidecar.run_jobs({"long": note})] == [2]
+        assert [(job.status, job.attempts) for job in sidecar.jobs()] == [("queued", 0)]
+        assert [job.attempts for job in await sidecar.run_jobs({"long": note})] == [1]
 
 
 async def test_finished_jobs_are_kept_a_day_and_dead_ones_14_days() -> None:
