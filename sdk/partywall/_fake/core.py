@@ -133,12 +133,11 @@ class Core:
         """The jobs of a tenant as they are now."""
         return self.queues.setdefault(tenant, Queue(tenant)).at(self.to_the_millisecond())
 
-    def may_run(self, tenant: str) -> bool:
-        """Whether jobs of a tenant may start."""
+    def runs_by(self, tenant: str) -> Tier | None:
+        """The tier by which jobs of a tenant run; None where none may start."""
         record = self.tenants.get(tenant)
-        if record is not None and record.status != "active":
-            return False
-        return self.tier_of(tenant) is not None
+        held = record is not None and record.status != "active"
+        return None if held else self.tier_of(tenant)
 
     def to_the_millisecond(self) -> datetime:
         """The time, as jobs have it."""

@@ -69,29 +69,26 @@ class Runner:
     async def run(self) -> list[SeenJob]:
         """Runs what is due, and what that enqueues; each try as it ended, in their order."""
         tries = []
-        while (job := self._next()) is not None:
-            tries.append(await self._try(job))
+        while (due := self._next()) is not None:
+            tries.append(await self._try(*due))
         return tries
 
-    def _next(self) -> SeenJob | None:
-        """A job of the tenant that was served least; of those that may run."""
+    def _next(self) -> tuple[SeenJob, Tier] | None:
+        """A job of the tenant that was served least, of those that may run."""
         with self._lock:
             core = self._core
-            tenants = core.queues if self._tenant is None else [self._tenant]
             due = [
-                job
-                for tenant in tenants
-                if core.may_run(tenant) and (job := core.queue(tenant).due()) is not None
+                (job, tier)
+                for tenant in (core.queues if self._tenant is None else [self._tenant])
+                if (tier := core.runs_by(tenant)) is not None
+                and (job := core.queue(tenant).due()) is not None
             ]
-            return min(due, key=lambda job: self._served[job.tenant], default=None)
+            return min(due, key=lambda one: self._served[one[0].tenant], default=None)
 
-    async def _try(self, job: SeenJob) -> SeenJob:
+    async def _try(self, job: SeenJob, tier: Tier) -> SeenJob:
         self._served[job.tenant] += 1
         loop = asyncio.get_running_loop()
-        with self._lock:
-            tier = self._core.tier_of(job.tenant)
-        name, features = (None, ()) if tier is None else (tier.name, tier.features)
-        with running_as(Tenant(job.tenant, name, features)):
+        with running_as(Tenant(job.tenant, tier.name, tier.features)):
             task = asyncio.ensure_future(self._call(job, job.attempts + 1, tier))
         with self._lock:
             job = self._core.queue(job.tenant).start(
@@ -110,16 +107,14 @@ class Runner:
             ended = self._raised(job, exc, tier)
         return self._end(job, ended)
 
-    async def _call(self, job: SeenJob, job_try: int, tier: Tier | None) -> _Ended:
+    async def _call(self, job: SeenJob, job_try: int, tier: Tier) -> _Ended:
         function = self._functions.get(job.function)
         if function is None:
             given = ", ".join(self._functions) or "none"
             said = f"function {job.function!r} not found: run_jobs was given {given}"
             return {"status": "dead", "error": f"JobExecutionFailed: {said}"}
-        if (
-            tier is not None
-            and (refused := self._refused(job, job_try, function, tier)) is not None
-        ):
+        refused = self._refused(job, job_try, function, tier)
+        if refused is not None:
             return refused
         ctx = {
             **self._ctx,
@@ -164,7 +159,7 @@ class Runner:
             "error": error,
         }
 
-    def _raised(self, job: SeenJob, exc: BaseException, tier: Tier | None) -> _Ended:
+    def _raised(self, job: SeenJob, exc: BaseException, tier: Tier) -> _Ended:
         """What becomes of a job whose try has raised."""
         text = str(exc)
         kind = type(exc).__name__
@@ -173,7 +168,7 @@ class Runner:
             "traceback": "".join(traceback.format_exception(exc)),
         }
         function = self._functions[job.function]
-        if is_a(exc, "partywall_workers.errors.GiveBack") and tier is not None:
+        if is_a(exc, "partywall_workers.errors.GiveBack"):
             self._give_back(job, function, tier)
         if is_a(exc, "partywall_workers.errors.GiveUp"):
             return {"status": "failed", **told}
