@@ -52,6 +52,11 @@ def loads(text: bytes) -> dict[str, Any]:
     return data
 
 
+def sendable(text: str) -> str:
+    """The text with what UTF-8 does not carry written out: an error may quote a file's odd name."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _check(value: object, at: str, depth: int) -> None:
     if isinstance(value, str):
         _check_text(value, at)
@@ -94,7 +99,8 @@ def _error_as_json(error: BaseException) -> dict[str, Any]:
             arg = repr(arg)
         args.append(arg)
     kind = type(error)
-    named = {"module": kind.__module__, "name": kind.__qualname__, "args": args, "text": str(error)}
+    text = sendable(str(error))
+    named = {"module": kind.__module__, "name": kind.__qualname__, "args": args, "text": text}
     return {_ERROR: named}
 
 

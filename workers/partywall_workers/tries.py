@@ -20,6 +20,7 @@ from partywall_workers.job import JobOptions, jittered, options_of, refusal_paus
 from partywall_workers.leases import Reason
 from partywall_workers.logs import current_job
 from partywall_workers.scripts import Claimed, Outcome
+from partywall_workers.serial import sendable
 
 if TYPE_CHECKING:
     from partywall_workers.worker import FairWorker
@@ -442,10 +443,10 @@ class Try:
 def _error(exc: BaseException) -> str:
     text = str(exc)
     name = type(exc).__name__
-    return (f"{name}: {text}" if text else name)[:_LONGEST_ERROR]
+    return sendable((f"{name}: {text}" if text else name)[:_LONGEST_ERROR])
 
 
 def _traceback(exc: BaseException) -> str:
     if exc.__traceback__ is None:
         return ""
-    return "".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:]
+    return sendable("".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:])
