@@ -25,6 +25,8 @@ from partywall_service.quotas.gate import RedisGate
 from partywall_service.quotas.service import Quotas
 from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.volatile import VolatileQuotas
+from partywall_workers.queue import FairQueue
+from partywall_workers.redis import FairRedis
 
 ADMIN = "the-admin-token"
 
@@ -63,6 +65,7 @@ class HandMadeParts:
     authenticator: Authenticator
     directory: Directory
     quotas: Quotas
+    jobs: FairQueue
     breaker: CircuitBreaker = field(
         default_factory=lambda: CircuitBreaker(MemoryEngine(), _no_beat)
     )
@@ -86,9 +89,9 @@ def _durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHol
 
 @asynccontextmanager
 async def hand_made_parts(
-    database_url: str, *, default_tier: str | None = None
+    database_url: str, *, default_tier: str | None = None, jobs: FairQueue | None = None
 ) -> AsyncIterator[HandMadeParts]:
-    """Parts on the database, closed at the end."""
+    """Parts on the database, closed at the end; without `jobs` their queue's Redis is away."""
     engine = create_ledger_engine(database_url)
     ledger, holder = Ledger(engine), PolicyHolder(policy(default_tier=default_tier))
     try:
@@ -99,6 +102,7 @@ async def hand_made_parts(
             Authenticator(ledger, ADMIN),
             directory,
             _durable_quotas(engine, directory, holder),
+            jobs or FairQueue(FairRedis.from_url("unix:///nowhere")),
         )
     finally:
         await engine.dispose()
@@ -126,8 +130,9 @@ class Caller:
     async def put(self, path: str, body: Any) -> httpx.Response:
         return await self.http.put(path, json=body)
 
-    async def post(self, path: str, body: Any) -> httpx.Response:
-        return await self.http.post(path, json=body)
+    async def post(self, path: str, body: Any = None, *, key: str | None = None) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.http.post(path, json=body, headers=headers)
 
     async def delete(self, path: str) -> httpx.Response:
         return await self.http.delete(path)

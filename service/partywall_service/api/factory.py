@@ -12,6 +12,7 @@ from partywall_service.api import (
     audit,
     errors,
     health,
+    jobs,
     openapi,
     overrides,
     quotas,
@@ -64,7 +65,7 @@ def create_api(
     errors.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(errors.Guard)  # added last, so outermost
-    for module in (tenants, overrides, quotas, tokens, audit, health):
+    for module in (tenants, overrides, quotas, jobs, tokens, audit, health):
         api.include_router(module.router)
     return api
 
