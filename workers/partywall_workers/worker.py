@@ -18,6 +18,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from arq.connections import ArqRedis, RedisSettings, create_pool, log_redis_info
+from arq.cron import CronJob
 from arq.utils import to_seconds
 from arq.worker import Function, Worker, func
 from redis.exceptions import RedisError
@@ -409,7 +410,10 @@ class FairWorker(Worker):
                 pipe.zadd(key, {self.worker_id: now})
                 pipe.zremrangebyscore(key, "-inf", now - 2 * WORKER_LIVES * 1000)
                 pipe.expire(key, int(2 * WORKER_LIVES))
-            pipe.hset(functions, mapping=dict.fromkeys(self.functions, now))
+            # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.
+            for name, function in self.functions.items():
+                if not isinstance(function, CronJob):
+                    pipe.hset(functions, name, now)
             pipe.expire(functions, int(FUNCTION_LIVES))
             pipe.hgetall(functions)
             *_, seen = await pipe.execute()

@@ -17,7 +17,9 @@
 local HOUR = 3600000
 local known = {}
 
-local function function_known(name)
+-- Workers tell of no cron jobs, whose tenants begin with `_`.
+local function function_known(id, name)
+  if id:sub(1, 1) == '_' then return true end
   if known[name] == nil then
     local seen = redis.call('HGET', one_of('functions'), name)
     known[name] = (seen and tonumber(seen) > now - HOUR)
@@ -30,7 +32,7 @@ local function enqueue(at)
   local id, job, name, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local key = job_key(id, job)
   if redis.call('EXISTS', key) == 1 then return {'exists', '0', '0'} end
-  if not function_known(name) then return {'unknown', '0', '0'} end
+  if not function_known(id, name) then return {'unknown', '0', '0'} end
   local tenant = tenant_of(id)
   tenant.waiting = tenant.waiting or waiting_of(tenant)
   if tenant.max_queued and tenant.waiting >= tenant.max_queued then
