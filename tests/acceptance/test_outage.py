@@ -84,7 +84,7 @@ async def test_without_valkey_checks_are_answered_in_time_and_it_comes_back(
             load.forget()
             await load.answers(20_000 if soak else 1000)
             outage = list(load.decisions), sorted(load.latencies), dict(load.statuses)
-            await until(lambda: says(client, 200, ready=True, degraded=["redis"]))
+            await until(lambda: says(client, 200, ready=True, degraded=["redis", "jobs"]))
 
             await asyncio.to_thread(give_back)
 
@@ -177,7 +177,7 @@ async def test_when_every_limit_is_closed_it_is_not_ready(
     one = sidecar(quotas=closed, env={"PARTYWALL_REDIS_URL": own_valkey.url})
     async with one.client() as client:
         give_back = kill(own_valkey)
-        await until(lambda: says(client, 503, ready=False, degraded=["redis"]))
+        await until(lambda: says(client, 503, ready=False, degraded=["redis", "jobs"]))
         answer = await client.post("/v1/check", json={"tenant": "acme"})
         problem_of(answer, 503, "unavailable")
         await asyncio.to_thread(give_back)
@@ -190,7 +190,7 @@ async def test_it_starts_without_valkey(sidecar: SidecarFactory, own_valkey: Val
     one = sidecar(quotas=QUOTAS, env={"PARTYWALL_REDIS_URL": own_valkey.url})
     async with one.client() as client:
         assert (await check(client, "acme"))["degraded"] is True
-        await until(lambda: says(client, 200, ready=True, degraded=["redis"]))
+        await until(lambda: says(client, 200, ready=True, degraded=["redis", "jobs"]))
         await asyncio.to_thread(own_valkey.start)
 
         async def exact() -> bool:

@@ -95,14 +95,14 @@ class Keeper:
         self._directory = directory
         self._clock = clock
         self._due: dict[str, bool] = {}  # whether also where the queue does not know the tenant
-        self._put_off: dict[str, None] = {}
+        self._put_off: dict[str, None] = {}  # until they could be read
+        self._retry_at = 0.0
         self._everyone = False
         self._rest: list[str] = []  # of everyone
         self._wake = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._next_end: float | None = None
         self._lost = False
-        self._unread = False
 
     def changed(self, tenant: str) -> None:
         """A tenant changed: its policy is written anew if the queue has one of it."""
@@ -211,15 +211,19 @@ class Keeper:
             cause = str(exc)
             found = await self._read_each(names)
         # While PostgreSQL is away the directory gives what it knew, which goes for now.
-        again = [
-            tenant
-            for tenant in names
-            if tenant not in found or not self._directory.is_current(found[tenant])
-        ]
-        self._put_off.update(dict.fromkeys(again))
-        if again and not self._unread:
-            log.warning("jobs.policies_put_off", tenants=len(again), cause=cause)
-        self._unread = bool(again)
+        again = 0
+        told = bool(self._put_off)
+        for tenant in names:
+            if tenant in found and self._directory.is_current(found[tenant]):
+                self._put_off.pop(tenant, None)
+            else:
+                self._put_off[tenant] = None
+                again += 1
+        now = asyncio.get_running_loop().time()
+        if again and self._retry_at <= now:
+            self._retry_at = now + PUT_OFF
+        if again and not told:
+            log.warning("jobs.policies_put_off", tenants=again, cause=cause)
         return found
 
     async def _read_each(self, names: Sequence[str]) -> dict[str, Entry]:
@@ -237,13 +241,18 @@ class Keeper:
         return found
 
     async def _idle(self) -> None:
-        wait = PUT_OFF if self._put_off else LOOK
+        time_of_loop = asyncio.get_running_loop().time
+        wait = LOOK
+        if self._put_off:
+            wait = min(wait, self._retry_at - time_of_loop())
         if self._next_end is not None:
-            wait = min(wait, max(0.0, self._next_end - self._clock()))
+            wait = min(wait, self._next_end - self._clock())
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(max(0.0, wait)):
                 await self._wake.wait()
         self._wake.clear()
         ended, self._next_end = await self._kept.ended(self._clock())
-        self._due.update(dict.fromkeys([*ended, *self._put_off], True))
-        self._put_off.clear()
+        due = [tenant for tenant in ended if tenant not in self._put_off]
+        if self._retry_at <= time_of_loop():
+            due += self._put_off
+        self._due.update(dict.fromkeys(due, True))
