@@ -15,8 +15,16 @@ _QUIET = {
 }
 
 
-def configure_logging() -> None:
-    """Send everything, the libraries' own lines too, through one renderer to stderr."""
+_OF_A_JOB = ("tenant", "job_id")
+"""What a filter may have put into records; see `partywall_workers.logs`."""
+
+
+def configure_logging(*filters: logging.Filter) -> None:
+    """Send everything, the libraries' own lines too, through one renderer to stderr.
+
+    Args:
+        filters: every record goes through them.
+    """
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -42,10 +50,16 @@ def configure_logging() -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
+    for one in filters:
+        handler.addFilter(one)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[
+                _add_job,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *render,
+            ],
         )
     )
     root = logging.getLogger()
@@ -53,3 +67,14 @@ def configure_logging() -> None:
     root.setLevel(logging.INFO)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
+
+
+def _add_job(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Tell whose job a line of structlog's is of; it has only what was said of other lines."""
+    record = event["_record"]
+    for name in _OF_A_JOB:
+        if (value := getattr(record, name, None)) is not None:
+            event.setdefault(name, value)
+    return event

@@ -28,9 +28,10 @@ from partywall_service.embedded import EmbeddedError, EmbeddedServers
 from partywall_service.engine.connect import RedisUrlError, connect
 from partywall_service.ledger.engine import create_ledger_engine
 from partywall_service.ledger.errors import LedgerUnavailable
-from partywall_service.ledger.migrations import at_head, upgrade
+from partywall_service.ledger.migrations import NOT_MIGRATED, database_at_head, upgrade
 from partywall_service.listening import CannotListen, Listener, listening, taken
 from partywall_service.logs import configure_logging
+from partywall_service.maintenance.process import WorkerProcess
 from partywall_service.policy.loader import PolicyError, load_policy
 from partywall_service.settings import Settings
 
@@ -50,7 +51,7 @@ class ServeError(Exception):
     """The sidecar cannot run; the message is what to tell the person who started it."""
 
 
-def serve(settings: Settings, *, workers: int = 1) -> None:
+def serve(settings: Settings, *, workers: int = 1, with_worker: bool = False) -> None:
     """Run a sidecar until SIGTERM or SIGINT; then finish its requests and stop what it started.
 
     Whatever has no URL in the settings is embedded. Must be called from the main thread.
@@ -58,6 +59,7 @@ def serve(settings: Settings, *, workers: int = 1) -> None:
     Args:
         settings: from the environment and the command line.
         workers: processes that answer; 1 answers in this process.
+        with_worker: whether maintenance jobs run beside it, in a process of their own.
 
     Raises:
         ServeError: it cannot start: the policy, the port, the data directory or a store.
@@ -84,6 +86,9 @@ def serve(settings: Settings, *, workers: int = 1) -> None:
             }
         )
         _migrate_or_check(complete, embedded=settings.database_url is None)
+        if with_worker:
+            stack.enter_context(WorkerProcess(os.environ | _environment(complete)))
+            stack.callback(signals.ignore)  # before the worker is stopped, which comes first
         _run(complete, listener.socket, workers, _banner(settings, listener))
 
 
@@ -111,6 +116,8 @@ def _check(settings: Settings) -> None:
         load_policy(settings.config)
         if settings.redis_url is not None:
             connect(settings.redis_url)
+        if settings.jobs_redis_url is not None:
+            connect(settings.jobs_redis_url)
         if settings.database_url is not None:
             create_ledger_engine(settings.database_url)
     except (PolicyError, RedisUrlError) as exc:
@@ -153,20 +160,10 @@ def _migrate_or_check(settings: Settings, *, embedded: bool) -> None:
     try:
         if embedded:
             upgrade(url)
-        elif not asyncio.run(_is_at_head(url)):
-            raise ServeError(
-                "the database is not migrated to this version: run `partywall db upgrade` first"
-            )
+        elif not asyncio.run(database_at_head(url)):
+            raise ServeError(NOT_MIGRATED)
     except LedgerUnavailable as exc:
         raise ServeError(str(exc)) from exc
-
-
-async def _is_at_head(url: str) -> bool:
-    engine = create_ledger_engine(url)
-    try:
-        return await at_head(engine)
-    finally:
-        await engine.dispose()
 
 
 def _run(
@@ -246,17 +243,21 @@ class _Workers(Multiprocess):
 @contextmanager
 def _worker_environment(settings: Settings) -> Iterator[None]:
     """Put the settings where worker processes find them, and give them a place for metrics."""
-    prefix = settings.model_config.get("env_prefix", "")
-    values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    wanted = {f"{prefix}{name}".upper(): str(it) for name, it in values.items() if it is not None}
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="partywall-metrics-") as metrics:
-        os.environ.update(wanted | {_METRICS_DIR: metrics})
+        os.environ.update(_environment(settings) | {_METRICS_DIR: metrics})
         try:
             yield
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What a child process reads the same settings from."""
+    prefix = settings.model_config.get("env_prefix", "")
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {f"{prefix}{name}".upper(): str(it) for name, it in values.items() if it is not None}
 
 
 class _StopSignals:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from partywall_service.names import is_name, is_tenant_id
+from partywall_service.names import JOB_PATTERN, QUEUE_PATTERN, is_name, is_tenant_id
 
 if TYPE_CHECKING:
     from partywall_service.cli.client import Sidecar
@@ -26,6 +26,19 @@ class Status(StrEnum):
     provisioning = "provisioning"
     active = "active"
     suspended = "suspended"
+
+
+class JobStatus(StrEnum):
+    """A job's status."""
+
+    queued = "queued"
+    deferred = "deferred"
+    running = "running"
+    retrying = "retrying"
+    succeeded = "succeeded"
+    failed = "failed"
+    dead = "dead"
+    cancelled = "cancelled"
 
 
 class Kind(StrEnum):
@@ -67,6 +80,14 @@ _name = _checked(
 _token_id = _checked(
     "a token's id (1 to 64 letters, digits, '_' or '-')",
     lambda text: re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None,
+)
+
+_job_id = _checked(
+    "a job's id (1 to 200 letters, digits, '.', '_', ':' or '-', a letter or digit first)",
+    lambda text: re.fullmatch(JOB_PATTERN, text) is not None,
+)
+_queue = _checked(
+    "a tenant id, or _system or _cron", lambda text: re.fullmatch(QUEUE_PATTERN, text) is not None
 )
 
 UrlOption = Annotated[
@@ -114,6 +135,24 @@ NameArgument = Annotated[
         metavar="NAME",
         callback=_name,
         help="The limit or resource; for jobs concurrency, max_queued, rate or queue.",
+        show_default=False,
+    ),
+]
+QueueArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TENANT",
+        callback=_queue,
+        help="The tenant's id; also _system (maintenance) and _cron, for an admin.",
+        show_default=False,
+    ),
+]
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=_job_id,
+        help="The job's id, as `jobs list` shows it.",
         show_default=False,
     ),
 ]

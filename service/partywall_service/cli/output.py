@@ -7,10 +7,13 @@ from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+_WIDEST = 1000
+"""Characters of a line, where nothing says how many there may be."""
 
 
 def print_json(value: object) -> None:
@@ -26,6 +29,15 @@ def note(text: str) -> None:
 def stdout() -> Console:
     """The terminal, or 80 columns of whatever stdout is."""
     return Console(highlight=False)
+
+
+def print_wide(shown: RenderableType) -> None:
+    """Prints what a terminal may cut to its width; anything else has room for all of it."""
+    console = stdout()
+    if not console.is_terminal:
+        wide = console.options.update(width=_WIDEST)
+        console.width = max(console.width, console.measure(shown, options=wide).maximum)
+    console.print(shown)
 
 
 def is_terminal() -> bool:

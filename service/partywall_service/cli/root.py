@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from partywall_service.cli import config, db, overrides, quotas, serve, simulate, tenants, tokens
+from partywall_service.cli import (
+    config,
+    db,
+    jobs,
+    overrides,
+    quotas,
+    serve,
+    simulate,
+    tenants,
+    tokens,
+    worker,
+)
 from partywall_service.cli.errors import Commands
 from partywall_service.cli.options import example
 
@@ -27,9 +38,11 @@ app.add_typer(config.app, name="config")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(overrides.app, name="overrides")
 app.add_typer(quotas.app, name="quotas")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("worker", epilog=worker.EPILOG)(worker.worker)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 
 

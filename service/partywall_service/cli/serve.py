@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from partywall_service.settings import Settings
 
-EPILOG = example("partywall serve --config quotas.toml --port 8080 --workers 2")
+EPILOG = example(
+    "partywall serve --config quotas.toml --port 8080 --workers 2", "partywall serve --with-worker"
+)
 
 _SECRET = frozenset({"admin_token", "redis_url", "database_url"})
 """Settings whose values hold passwords, and so are never printed."""
@@ -58,6 +60,13 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes that answer, all at one address.")
     ] = 1,
+    with_worker: Annotated[
+        bool,
+        typer.Option(
+            "--with-worker",
+            help="Run Partywall's own maintenance jobs, too, in a worker beside the sidecar.",
+        ),
+    ] = False,
 ) -> None:
     """Run the sidecar until Ctrl-C.
 
@@ -71,7 +80,7 @@ def serve(
     from partywall_service import server
 
     try:
-        server.serve(settings, workers=workers)
+        server.serve(settings, workers=workers, with_worker=with_worker)
     except server.ServeError as exc:
         raise CliError(str(exc)) from exc
 

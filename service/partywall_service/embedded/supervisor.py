@@ -21,10 +21,11 @@ _log = structlog.get_logger(__name__)
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 10.0
-"""A server that lived this long starts its backoff anew."""
+"""What lived this long starts its backoff anew."""
 
 
-def _backoff() -> Iterator[float]:
+def backoff() -> Iterator[float]:
+    """Seconds to wait before each further start of what keeps ending."""
     delay = FIRST_BACKOFF_SECONDS
     while True:
         yield delay
@@ -56,14 +57,14 @@ class _Watch:
         self.server.stop()
 
     def _run(self) -> None:
-        delays = _backoff()
+        delays = backoff()
         while True:
             began = time.monotonic()
             code = self.server.wait()
             if self._stopping.is_set():
                 return
             if time.monotonic() - began > STEADY_SECONDS:
-                delays = _backoff()
+                delays = backoff()
             _log.warning("embedded.died", server=self.server.title, code=code)
             if not self._start_again(delays):
                 return

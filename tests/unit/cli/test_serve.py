@@ -8,12 +8,12 @@ from tests.unit.cli.conftest import Partywall
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, int]]:
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, int, bool]]:
     """What `server.serve` was called with."""
-    calls: list[tuple[Settings, int]] = []
+    calls: list[tuple[Settings, int, bool]] = []
 
-    def serve(settings: Settings, *, workers: int = 1) -> None:
-        calls.append((settings, workers))
+    def serve(settings: Settings, *, workers: int = 1, with_worker: bool = False) -> None:
+        calls.append((settings, workers, with_worker))
 
     monkeypatch.setattr(server, "serve", serve)
     return calls
@@ -21,16 +21,27 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, int]]:
 
 def test_flags_win_over_the_environment(
     partywall: Partywall,
-    served: list[tuple[Settings, int]],
+    served: list[tuple[Settings, int, bool]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PARTYWALL_PORT", "1111")
     monkeypatch.setenv("PARTYWALL_HOST", "0.0.0.0")
     monkeypatch.setenv("PARTYWALL_CONFIG", "theirs.toml")
     assert partywall("serve").exit_code == 0
-    flags = ["--port", "0", "--host", "::1", "--config", "mine.toml", "--workers", "3"]
-    assert partywall("serve", *flags).exit_code == 0
-    (by_environment, one), (by_flags, three) = served
+    flags = [
+        "--port",
+        "0",
+        "--host",
+        "::1",
+        "--config",
+        "mine.toml",
+        "--workers",
+        "3",
+        "--with-worker",
+    ]
+    assert partywall("serve", *flags, "--with-worker").exit_code == 0
+    (by_environment, one, alone), (by_flags, three, with_worker) = served
+    assert (alone, with_worker) == (False, True)
     assert (by_environment.port, by_environment.host, one) == (1111, "0.0.0.0", 1)
     assert str(by_environment.config) == "theirs.toml"
     assert (by_flags.port, by_flags.host, three) == (0, "::1", 3)
@@ -39,7 +50,7 @@ def test_flags_win_over_the_environment(
 
 def test_settings_that_cannot_be_are_a_sentence_each_and_secrets_stay_secret(
     partywall: Partywall,
-    served: list[tuple[Settings, int]],
+    served: list[tuple[Settings, int, bool]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PARTYWALL_PORT", "abc")
@@ -61,7 +72,7 @@ def test_settings_that_cannot_be_are_a_sentence_each_and_secrets_stay_secret(
 def test_a_sidecar_that_cannot_run_says_why(
     partywall: Partywall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def serve(settings: Settings, *, workers: int = 1) -> None:
+    def serve(settings: Settings, *, workers: int = 1, with_worker: bool = False) -> None:
         raise server.ServeError("port 8080 is in use")
 
     monkeypatch.setattr(server, "serve", serve)

@@ -17,8 +17,11 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from partywall_service.ledger.engine import connection_parameters
+from partywall_service.ledger.engine import connection_parameters, create_ledger_engine
 from partywall_service.ledger.errors import translated
+
+NOT_MIGRATED = "the database is not migrated to this version: run `partywall db upgrade` first"
+"""What to tell whoever starts something on a database that is behind."""
 
 _LOCK = int.from_bytes(b"partywal")  # eight bytes, so nobody else's advisory lock by chance
 _ALEMBIC = threading.Lock()  # it keeps its environment in module globals: one thread at a time
@@ -63,6 +66,20 @@ async def at_head(engine: AsyncEngine) -> bool:
             return await connection.run_sync(
                 lambda sync: _revision(sync) == _scripts().get_current_head() or _newer(sync)
             )
+
+
+async def database_at_head(database_url: str) -> bool:
+    """As `at_head`, of a database that nothing is connected to yet.
+
+    Raises:
+        LedgerUnavailable: PostgreSQL does not answer.
+        ValueError: the URL cannot be read.
+    """
+    engine = create_ledger_engine(database_url)
+    try:
+        return await at_head(engine)
+    finally:
+        await engine.dispose()
 
 
 def _config() -> Config:
