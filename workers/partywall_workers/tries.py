@@ -441,7 +441,10 @@ class Try:
 
 
 def _error(exc: BaseException) -> str:
-    text = str(exc)
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 - its class is the job's
+        text = "(what it says cannot be said)"
     name = type(exc).__name__
     return sendable((f"{name}: {text}" if text else name)[:_LONGEST_ERROR])
 

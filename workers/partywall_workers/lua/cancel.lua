@@ -20,7 +20,7 @@ local key = job_key(id, job)
 local v = redis.call('HMGET', key, 'status', 'owed')
 local status = v[1]
 if not status then
-  redis.call('ZREM', ABORT, arq_id(id, job)) -- or its next job of this id would be aborted
+  redis.call('ZREM', ABORT, arq_id(id, job)) -- or its next namesake would be aborted
   return 'unknown'
 end
 if status == 'running' then
@@ -35,7 +35,7 @@ end
 local tenant = tenant_of(id)
 redis.call('ZREM', of('ready', id), job)
 redis.call('ZREM', of('deferred', id), job)
-finish(tenant, job, 'cancelled', tonumber(ARGV[4]), ARGV[5], 'cancelled', '', v[2] or '')
+finish(tenant, job, 'cancelled', tonumber(ARGV[4]), ARGV[5], 'cancelled', '', v[2] or '', true)
 tidy(tenant)
 arrange(tenant)
 save()

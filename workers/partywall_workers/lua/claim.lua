@@ -33,11 +33,11 @@ local function reap()
     local tenant = tenant_of(id)
     vacate(tenant, job)
     touched[tenant] = true
-    count(tenant, 'expired')
+    count_own(tenant, 'expired')
     local key = job_key(id, job)
     local v = redis.call('HMGET', key, 'rank', 'cancel')
     if v[2] then
-      finish(tenant, job, 'cancelled', keep, '', 'cancelled; its worker had died', '', '')
+      finish(tenant, job, 'cancelled', keep, '', 'cancelled; its worker had died', '', '', true)
     elseif v[1] then
       redis.call('HSET', key, 'status', 'retrying', 'run_at', whole(now), 'ran', 1,
         'error', 'its worker died, or lost its lease')
@@ -47,7 +47,7 @@ local function reap()
   end
   for tenant in pairs(touched) do
     tidy(tenant)
-    arrange(tenant)
+    offer(tenant)
   end
 end
 
@@ -68,7 +68,7 @@ local function start(tenant, tag, job, fence)
   local v = redis.call('HMGET', key, 'function', 'attempts', 'run_at', 'expires', 'stopped_ms',
     'refusals', 'consumed', 'ran')
   local attempts = tonumber(v[2] or '0') + 1
-  tenant.running = running_of(tenant) + 1
+  if tenant.running then tenant.running = tenant.running + 1 end
   redis.call('HSET', key, 'status', 'running', 'attempts', attempts, 'started_at', whole(now),
     'fence', whole(fence))
   redis.call('SET', in_progress_key(id, job), 1)
@@ -76,7 +76,8 @@ local function start(tenant, tag, job, fence)
   redis.call('ZADD', one_of('leases'), deadline, id .. ':' .. job)
   served(tenant.lane, tag)
   tenant.finish = tag + (costs[v[1]] or 1) / tenant.weight
-  tenant.moved = true
+  tenant.claims = tenant.claims + 1
+  tenant.served = true
   rate_charge(tenant)
   count(tenant, 'claims')
   local expired = 0
@@ -104,7 +105,7 @@ local function serve(lane, fence)
         slots = slots - 1
         start(tenant, tag, first[1], fence + slots)
       end
-      arrange(tenant, true)
+      requeue(tenant)
     end
   end
 end

@@ -13,6 +13,7 @@
 --- @include "clock"
 --- @include "rate"
 --- @include "tenants"
+--- @include "finish"
 
 local HOUR = 3600000
 local known = {}
@@ -34,11 +35,11 @@ local function enqueue(at)
   if redis.call('EXISTS', key) == 1 then return {'exists', '0', '0'} end
   if not function_known(id, name) then return {'unknown', '0', '0'} end
   local tenant = tenant_of(id)
-  tenant.waiting = tenant.waiting or waiting_of(tenant)
-  if tenant.max_queued and tenant.waiting >= tenant.max_queued then
-    return {'full', whole(tenant.max_queued), '0'}
+  if tenant.max_queued then
+    tenant.waiting = tenant.waiting or waiting_of(tenant)
+    if tenant.waiting >= tenant.max_queued then return {'full', whole(tenant.max_queued), '0'} end
+    tenant.waiting = tenant.waiting + 1
   end
-  tenant.waiting = tenant.waiting + 1
 
   local run_at = now + tonumber(ARGV[at + 5] == '' and '0' or ARGV[at + 5])
   if ARGV[at + 6] ~= '' then run_at = math.max(now, tonumber(ARGV[at + 6])) end
@@ -56,14 +57,11 @@ local function enqueue(at)
   redis.call('ZADD', Q, whole(run_at), arq_id(id, job))
   redis.call('ZADD', of('all', id), sequence, job)
   if run_at > now then
-    redis.call('ZADD', of('deferred', id), whole(run_at), job)
+    defer(tenant, job, run_at)
   else
     redis.call('ZADD', of('ready', id), rank, job)
   end
-  if redis.call('ZINCRBY', one_of('busy'), 1, id) == '1' then
-    redis.call('PERSIST', of('all', id))
-    redis.call('PERSIST', of('tenant', id))
-  end
+  if redis.call('ZINCRBY', one_of('busy'), 1, id) == '1' then revive_lists(tenant) end
   tenant.queued = true
   return {'created', whole(now), whole(run_at)}
 end
@@ -73,7 +71,7 @@ for at = 2, #ARGV, 9 do answers[#answers + 1] = enqueue(at) end
 for _, tenant in pairs(tenants) do
   if tenant.queued then
     want_policy(tenant)
-    arrange(tenant)
+    offer(tenant)
   end
 end
 save()

@@ -27,7 +27,7 @@ for _, kind in ipairs({'ready', 'deferred'}) do
     if tonumber(redis.call('ZSCORE', of('all', id), job)) <= tonumber(last) then
       local owed = redis.call('HGET', job_key(id, job), 'owed') or ''
       redis.call('ZREM', of(kind, id), job)
-      finish(tenant, job, 'cancelled', keep, '', 'purged', '', owed)
+      finish(tenant, job, 'cancelled', keep, '', 'purged', '', owed, true)
       purged = purged + 1
     end
   end

@@ -36,18 +36,19 @@ local function retry(tenant, id, job, v, letters, delay, error, traceback, owed)
   end
   redis.call('ZADD', Q, whole(run_at), arq_id(id, job))
   if delay > 0 then
-    redis.call('ZADD', of('deferred', id), whole(run_at), job)
+    defer(tenant, job, run_at)
   else
     redis.call('ZADD', of('ready', id), v[4], job)
   end
-  count(tenant, 'retries')
+  count_own(tenant, 'retries')
 end
 
 local touched = {}
 
 local function release(at)
   local id, job = parts(ARGV[at])
-  local v = redis.call('HMGET', job_key(id, job), 'status', 'fence', 'attempts', 'rank', 'cancel')
+  local v = redis.call('HMGET', job_key(id, job), 'status', 'fence', 'attempts', 'rank', 'cancel',
+    'error')
   if v[1] ~= 'running' or v[2] ~= ARGV[at + 1] then return 0 end
   local tenant = tenant_of(id)
   touched[tenant] = true
@@ -58,7 +59,8 @@ local function release(at)
   if letters then
     retry(tenant, id, job, v, letters, delay, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
   else
-    finish(tenant, job, how, keep, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
+    finish(tenant, job, how, keep, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8],
+      v[6])
   end
   return 1
 end
@@ -67,7 +69,7 @@ local answers = {}
 for at = 2, #ARGV, 9 do answers[#answers + 1] = release(at) end
 for tenant in pairs(touched) do
   tidy(tenant)
-  arrange(tenant)
+  offer(tenant)
 end
 save()
 return answers

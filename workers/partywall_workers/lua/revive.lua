@@ -9,6 +9,7 @@
 --- @include "clock"
 --- @include "rate"
 --- @include "tenants"
+--- @include "finish"
 
 local id, job = ARGV[2], ARGV[3]
 local key = job_key(id, job)
@@ -28,10 +29,8 @@ redis.call('ZREM', of('kept', id), job)
 redis.call('ZREM', of('dead', id), job)
 redis.call('ZADD', Q, whole(now), arq_id(id, job))
 redis.call('ZADD', of('ready', id), v[2], job)
-redis.call('ZINCRBY', one_of('busy'), 1, id)
-redis.call('PERSIST', of('all', id))
-redis.call('PERSIST', of('tenant', id))
+if redis.call('ZINCRBY', one_of('busy'), 1, id) == '1' then revive_lists(tenant) end
 want_policy(tenant)
-arrange(tenant)
+offer(tenant)
 save()
 return {'revived', '0'}

@@ -62,7 +62,7 @@ local function rate_charge(tenant)
 end
 
 local function rate_save(tenant)
-  local longest = 0
+  local longest = 0 -- seconds
   for window, ring in pairs(tenant.rings) do
     if ring.changed then
       local words = {}

@@ -7,10 +7,11 @@
 local DAY = 86400
 
 local FIELDS = {'policy', 'weight', 'concurrency', 'max_queued', 'rates', 'lane', 'held', 'paused',
-  'finish', 'finish_lane', 'tier', 'features', 'stopped_at', 'stopped_ms'}
+  'finish', 'finish_lane', 'tier', 'features', 'stopped_at', 'stopped_ms', 'claims', 'deferred_at'}
 
 local tenants = {}
 local times = {}
+local counted = {}
 local keeper = nil
 
 local function keeper_lives()
@@ -50,11 +51,13 @@ local function tenant_of(id)
     features = v[12] or '[]',
     stopped_at = tonumber(v[13] or ''),
     stopped_ms = tonumber(v[14] or '0'),
+    claims = tonumber(v[15] or '0'),
+    deferred_at = tonumber(v[16] or ''), -- of the first job that is deferred
+    finish_lane = v[10],
     rings = {},
-    counted = {},
   }
   -- Tags of one lane mean nothing in another.
-  if v[10] ~= tenant.lane then tenant.finish = 0 end
+  if tenant.finish_lane ~= tenant.lane then tenant.finish = 0 end
   tenants[id] = tenant
   return tenant
 end
@@ -75,8 +78,17 @@ local function wake(lane)
   if redis.call('EXISTS', of('wake', lane)) == 0 then redis.call('LPUSH', of('wake', lane), 1) end
 end
 
-local function count(tenant, what, by)
-  tenant.counted[what] = (tenant.counted[what] or 0) + (by or 1)
+-- What metrics tell, by tier.
+local function count(tenant, what)
+  local tier = tenant.tier or ''
+  counted[tier] = counted[tier] or {}
+  counted[tier][what] = (counted[tier][what] or 0) + 1
+end
+
+-- What is told of each tenant, too.
+local function count_own(tenant, what)
+  count(tenant, what)
+  redis.call('HINCRBY', of('tenant', tenant.id), what, 1)
 end
 
 local function running_of(tenant)
@@ -100,52 +112,93 @@ local function want_policy(tenant)
   end
 end
 
+-- Learns when the first deferred job of a tenant comes; that is kept beside its policy, so that
+-- tenants who defer nothing are not asked.
+local function note_deferred(tenant)
+  local first = redis.call('ZRANGE', of('deferred', tenant.id), 0, 0, 'WITHSCORES')
+  local at = tonumber(first[2] or '')
+  if at == tenant.deferred_at then return end
+  if at then
+    redis.call('HSET', of('tenant', tenant.id), 'deferred_at', whole(at))
+  else
+    redis.call('HDEL', of('tenant', tenant.id), 'deferred_at')
+  end
+  tenant.deferred_at = at
+end
+
+-- When the tenant has a job to start: now (true), at an instant, or nil.
+local function has_job(tenant)
+  if redis.call('EXISTS', of('ready', tenant.id)) == 1 then return true end
+  if not tenant.deferred_at then return nil end
+  note_deferred(tenant) -- it may have been cancelled
+  if tenant.deferred_at and tenant.deferred_at <= now then return true end
+  return tenant.deferred_at
+end
+
+-- When it may start one: now (true), at an instant, or nil: somebody arranges it anew.
+local function next_start(tenant)
+  if not may_start(tenant) then return nil end
+  if tenant.concurrency and running_of(tenant) >= tenant.concurrency then return nil end
+  local at = has_job(tenant)
+  if at ~= true then return at end
+  local wait = rate_wait(tenant)
+  return wait == 0 or now + wait
+end
+
 -- Puts a tenant where it belongs: among the active, among those whose time comes, or nowhere (it has
 -- no job, or waits for a slot, an operator or the sidecar, each of which arranges it anew).
--- `moved`: its tag has changed, so it takes a new place among the active.
-local function arrange(tenant, moved)
-  local active, id = of('active', tenant.lane), tenant.id
-  local at = nil
-  if may_start(tenant) and not (tenant.concurrency and running_of(tenant) >= tenant.concurrency) then
-    local due = redis.call('EXISTS', of('ready', id)) == 1
-    if not due then
-      local first = redis.call('ZRANGE', of('deferred', id), 0, 0, 'WITHSCORES')
-      if first[1] then
-        at = tonumber(first[2])
-        due = at <= now
-      end
+local function arrange(tenant)
+  local active, at = of('active', tenant.lane), next_start(tenant)
+  if at == true then
+    redis.call('ZREM', one_of('due'), tenant.id)
+    if not redis.call('ZSCORE', active, tenant.id) then
+      local tag = math.max(virtual_time(tenant.lane), tenant.finish)
+      redis.call('ZADD', active, exact(tag), tenant.id)
+      tenant.awake = true
     end
-    if due then
-      local wait = rate_wait(tenant)
-      if wait == 0 then
-        if moved or not redis.call('ZSCORE', active, id) then
-          local tag = math.max(virtual_time(tenant.lane), tenant.finish)
-          redis.call('ZADD', active, exact(tag), id)
-        end
-        redis.call('ZREM', one_of('due'), id)
-        tenant.awake = true
-        return
-      end
-      at = now + wait
-    end
+    return
   end
-  redis.call('ZREM', active, id)
+  redis.call('ZREM', active, tenant.id)
   if at then
-    redis.call('ZADD', one_of('due'), whole(at), id)
+    redis.call('ZADD', one_of('due'), whole(at), tenant.id)
   else
-    redis.call('ZREM', one_of('due'), id)
+    redis.call('ZREM', one_of('due'), tenant.id)
   end
+end
+
+-- As `arrange`, after something that can only let a tenant start more.
+local function offer(tenant)
+  if not redis.call('ZSCORE', of('active', tenant.lane), tenant.id) then arrange(tenant) end
+end
+
+-- As `arrange`, of an active tenant that has been served and takes a new place.
+local function requeue(tenant)
+  local active, at = of('active', tenant.lane), next_start(tenant)
+  if at == true then
+    redis.call('ZADD', active, exact(math.max(virtual_time(tenant.lane), tenant.finish)), tenant.id)
+    return
+  end
+  redis.call('ZREM', active, tenant.id)
+  if at then redis.call('ZADD', one_of('due'), whole(at), tenant.id) end
+end
+
+-- Puts a job among those that wait for their time.
+local function defer(tenant, job, run_at)
+  redis.call('ZADD', of('deferred', tenant.id), whole(run_at), job)
+  if not tenant.deferred_at or run_at < tenant.deferred_at then note_deferred(tenant) end
 end
 
 -- Jobs whose time has come, into the order of priorities. A few at a time: every start brings more
 -- than it takes, and no tenant's heap of them holds up another's call.
 local function promote(tenant)
+  if not tenant.deferred_at or tenant.deferred_at > now then return end
   local id = tenant.id
   local due = redis.call('ZRANGEBYSCORE', of('deferred', id), '-inf', whole(now), 'LIMIT', 0, 20)
   for _, job in ipairs(due) do
     redis.call('ZREM', of('deferred', id), job)
     redis.call('ZADD', of('ready', id), redis.call('HGET', job_key(id, job), 'rank'), job)
   end
+  note_deferred(tenant)
 end
 
 -- How long the tenant was kept from starting jobs, of which no job's time to expire is.
@@ -161,16 +214,20 @@ local function save(served_lanes)
   end
   local lanes = {}
   for id, tenant in pairs(tenants) do
-    if tenant.moved then
-      redis.call('HSET', of('tenant', id), 'finish', exact(tenant.finish), 'finish_lane', tenant.lane)
-    end
-    rate_save(tenant)
-    for what, by in pairs(tenant.counted) do
-      redis.call('HINCRBY', of('tenant', id), what, by)
-      redis.call('HINCRBY', one_of('counts'), (tenant.tier or '') .. ':' .. what, by)
+    if tenant.served then
+      redis.call('HSET', of('tenant', id), 'finish', exact(tenant.finish), 'claims', tenant.claims)
+      if tenant.finish_lane ~= tenant.lane then
+        redis.call('HSET', of('tenant', id), 'finish_lane', tenant.lane)
+      end
+      rate_save(tenant)
     end
     if tenant.awake and not (served_lanes and served_lanes[tenant.lane]) then
       lanes[tenant.lane] = true
+    end
+  end
+  for tier, counts in pairs(counted) do
+    for what, by in pairs(counts) do
+      redis.call('HINCRBY', one_of('counts'), tier .. ':' .. what, by)
     end
   end
   for lane in pairs(lanes) do wake(lane) end
