@@ -193,6 +193,7 @@ def test_a_database_that_is_not_migrated_is_refused_with_the_command(
         ("PARTYWALL_DATABASE_URL", "postgresql://partywall@127.0.0.1:1/x", "does not answer"),
         ("PARTYWALL_DATABASE_URL", "mysql://127.0.0.1/x", "postgresql://"),
         ("PARTYWALL_REDIS_URL", "memcached://127.0.0.1", "redis://"),
+        ("PARTYWALL_JOBS_REDIS_URL", "memcached://127.0.0.1", "PARTYWALL_JOBS_REDIS_URL"),
         ("PARTYWALL_HOST", "no-such-host.invalid", "no-such-host.invalid"),
         ("PARTYWALL_PORT", "http", "PARTYWALL_PORT"),
     ],
