@@ -117,13 +117,20 @@ def _check(settings: Settings) -> None:
         if settings.redis_url is not None:
             connect(settings.redis_url)
         if settings.jobs_redis_url is not None:
-            connect(settings.jobs_redis_url)
+            _check_jobs_url(settings.jobs_redis_url)
         if settings.database_url is not None:
             create_ledger_engine(settings.database_url)
     except (PolicyError, RedisUrlError) as exc:
         raise ServeError(str(exc)) from exc
     except ValueError as exc:
         raise ServeError(f"PARTYWALL_DATABASE_URL: {exc}") from exc
+
+
+def _check_jobs_url(url: str) -> None:
+    try:
+        connect(url)
+    except RedisUrlError as exc:
+        raise ServeError(f"PARTYWALL_JOBS_REDIS_URL: {exc}") from exc
 
 
 def _embedded(settings: Settings) -> EmbeddedServers | None:
