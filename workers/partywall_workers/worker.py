@@ -8,7 +8,6 @@ job, leave a killed worker's jobs for minutes, and end the worker with a hook's 
 import asyncio
 import json
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,13 +24,15 @@ from redis.exceptions import RedisError
 
 from partywall import Partywall
 from partywall.context import Tenant, running_as
-from partywall.errors import PartywallError, SidecarUnavailable
+from partywall_workers.debts import pay_back
+from partywall_workers.environment import default_queue, default_redis_url
 from partywall_workers.errors import InvalidJob, QueueUnavailable
 from partywall_workers.job import options_of
-from partywall_workers.keys import ABORT, queue_name
+from partywall_workers.keys import ABORT
 from partywall_workers.leases import RENEWALS, Leases
 from partywall_workers.policy import CRON_TENANT, DEFAULT_LANE, JobPolicy
-from partywall_workers.queue import FUNCTION_LIVES, KEEP, KEEP_DEAD, WORKER_LIVES, FairQueue
+from partywall_workers.presence import Presence
+from partywall_workers.queue import KEEP, KEEP_DEAD, FairQueue
 from partywall_workers.redis import FairRedis
 from partywall_workers.releases import Releases
 from partywall_workers.scripts import Claimed
@@ -46,6 +47,9 @@ DRAIN = 10.0
 
 LONGEST_WAIT = 2.0
 """Seconds between looks at an empty queue, in case whoever was woken for it has died."""
+
+CLAIMS = 3
+"""Calls in which a worker without work claims as many jobs as it may run."""
 
 _ABORTS_EVERY = 0.25
 _CRON_EVERY = 0.5
@@ -104,9 +108,11 @@ class FairWorker(Worker):
             raise InvalidJob("lanes", f"expected a list of at least one queue; got {lanes!r}")
         if not lease >= 1:
             raise InvalidJob("lease", f"expected seconds from 1; got {lease!r}")
-        name = queue_name or _queue_of(redis_pool)
+        if isinstance(redis_pool, FairRedis):
+            queue_name = queue_name or redis_pool.default_queue_name
+        name = queue_name or default_queue()
         if redis_pool is None and redis_settings is None:
-            redis_pool = FairRedis.from_url(redis_url or _redis_url(), queue_name=name)
+            redis_pool = FairRedis.from_url(redis_url or default_redis_url(), queue_name=name)
         super().__init__(
             [_declared(one) for one in functions],
             queue_name=name,
@@ -134,6 +140,7 @@ class FairWorker(Worker):
         self._queue: FairQueue | None = None
         self._leases: Leases | None = None
         self._releases: Releases | None = None
+        self._presence: Presence | None = None
 
     @property
     def pool(self) -> FairRedis:
@@ -207,7 +214,9 @@ class FairWorker(Worker):
         self._stop_jobs()
         await asyncio.gather(*list(self.tasks.values()), return_exceptions=True)
         with suppress(RedisError, OSError):  # it is seen no more in half a minute, anyhow
-            await self._leave()
+            await self._pool.delete(self.health_check_key)
+            if self._presence is not None:
+                await self._presence.leave()
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         if self._own_sidecar and self._sidecar is not None:
@@ -252,6 +261,9 @@ class FairWorker(Worker):
         self._queue = FairQueue(pool, keep=self.keep_result_s, keep_dead=self.keep_dead_ms / 1000)
         self._leases = Leases(pool.scripts, self._lease)
         self._releases = Releases(pool.scripts)
+        # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.
+        functions = [name for name, one in self.functions.items() if not isinstance(one, CronJob)]
+        self._presence = Presence(pool, self.worker_id, self.lanes, functions)
         self.ctx["redis"] = pool
         logger.info(
             "Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions)
@@ -285,6 +297,8 @@ class FairWorker(Worker):
             else:
                 await self._stopped.wait()
             return False
+        # A third at a time, so that Redis claims and releases some while we run others.
+        slots = min(slots, max(1, self.max_jobs // CLAIMS))
         asked_at = time.monotonic()
         claims = await self.pool.scripts.claim(
             slots,
@@ -398,59 +412,12 @@ class FairWorker(Worker):
                 await self._queue.cancel_waiting(*named)
 
     async def _show_itself(self) -> None:
-        """Says that it lives, and which functions it has."""
-        redis: Any = self.pool
-        names = self.pool.names
-        seconds, _ = await redis.time()
-        now = seconds * 1000
-        functions = names.one("functions")
-        async with redis.pipeline(transaction=False) as pipe:
-            for lane in self.lanes:
-                key = names.of("workers", lane)
-                pipe.zadd(key, {self.worker_id: now})
-                pipe.zremrangebyscore(key, "-inf", now - 2 * WORKER_LIVES * 1000)
-                pipe.expire(key, int(2 * WORKER_LIVES))
-            # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.
-            for name, function in self.functions.items():
-                if not isinstance(function, CronJob):
-                    pipe.hset(functions, name, now)
-            pipe.expire(functions, int(FUNCTION_LIVES))
-            pipe.hgetall(functions)
-            *_, seen = await pipe.execute()
-        oldest = now - FUNCTION_LIVES * 1000
-        gone = [name for name, at in seen.items() if float(at) < oldest]
-        if gone:
-            await redis.hdel(functions, *gone)
+        if self._presence is not None:
+            await self._presence.show()
 
     async def _pay_back(self) -> None:
-        """Gives back quota items of jobs that never ran."""
-        if not any(options_of(one.coroutine).quota for one in self.functions.values()):
-            return
-        redis: Any = self.pool
-        key = self.pool.names.one("owed")
-        for owed in await redis.lrange(key, 0, 99):
-            debt = json.loads(owed)
-            try:
-                await self.sidecar.release(
-                    debt["tenant"], debt["items"], idempotency_key=debt["key"]
-                )
-            except SidecarUnavailable:
-                raise
-            except PartywallError as exc:
-                logger.warning("quota of tenant %s is not given back: %s", debt["tenant"], exc)
-            await redis.lrem(key, 1, owed)
-
-    async def _leave(self) -> None:
-        redis: Any = self.pool
-        names = self.pool.names
-        async with redis.pipeline(transaction=False) as pipe:
-            pipe.delete(self.health_check_key)
-            for lane in self.lanes:
-                pipe.zrem(names.of("workers", lane), self.worker_id)
-                # We may have been woken for something that we leave undone.
-                pipe.lpush(names.of("wake", lane), 1)
-                pipe.ltrim(names.of("wake", lane), 0, 0)
-            await pipe.execute()
+        if any(options_of(one.coroutine).quota for one in self.functions.values()):
+            await pay_back(self.pool, self.sidecar)
 
     def _parts(self) -> tuple[Leases, Releases]:
         if self._leases is None or self._releases is None:
@@ -475,25 +442,4 @@ def _declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
         keep_result=options.keep_result,
         timeout=options.timeout,
         max_tries=options.max_tries,
-    )
-
-
-def _queue_of(pool: ArqRedis | None) -> str:
-    if isinstance(pool, FairRedis):
-        return pool.default_queue_name
-    return queue_name(os.environ.get("PARTYWALL_KEY_PREFIX", "pw"))
-
-
-def _redis_url() -> str:
-    url = os.environ.get("PARTYWALL_JOBS_REDIS_URL") or os.environ.get("PARTYWALL_REDIS_URL")
-    if url:
-        return url
-    data_dir = os.environ.get("PARTYWALL_DATA_DIR", ".partywall")
-    path = os.path.join(os.path.abspath(data_dir), "valkey", "valkey.sock")  # noqa: PTH100, PTH118 - as below
-    if os.path.exists(path):  # noqa: PTH110 - a worker starts once
-        return f"unix://{path}"
-    raise InvalidJob(
-        "redis_url",
-        "expected the URL of the queue's Redis: set PARTYWALL_REDIS_URL, or start `partywall "
-        f"serve` in this directory (there is no {path})",
     )
