@@ -12,6 +12,9 @@ from partywall.lua import LuaFile
 from partywall_workers.policy import JobPolicy
 from partywall_workers.records import Backlog
 
+Ending = Literal["succeeded", "failed", "dead", "cancelled"]
+"""The status that a job stays in."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
@@ -124,7 +127,7 @@ class Outcome:
 
     ref: str
     fence: int
-    how: Literal["succeeded", "failed", "dead", "cancelled", "retry"]
+    how: Ending | Literal["retry"]
     keep: int = 0
     delay: int = 0
     result: bytes = b""

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
+import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from arq.cron import CronJob
@@ -14,44 +13,16 @@ from arq.utils import args_to_string, ms_to_datetime, timestamp_ms, truncate
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob, logger
 
 from partywall.context import Tenant, enter
-from partywall.errors import PartywallError, SidecarUnavailable
+from partywall_workers.charges import Charge, PutOff
 from partywall_workers.errors import GiveBack, GiveUp
-from partywall_workers.job import JobOptions, jittered, options_of, refusal_pause
+from partywall_workers.failures import error_text, traceback_text
 from partywall_workers.leases import Reason
 from partywall_workers.logs import current_job
-from partywall_workers.scripts import Claimed, Outcome
-from partywall_workers.serial import sendable
+from partywall_workers.scripts import Claimed, Ending, Outcome
+from partywall_workers.terms import terms_of
 
 if TYPE_CHECKING:
     from partywall_workers.worker import FairWorker
-
-CRON_KEPT = 60_000
-"""Milliseconds that a cron job is kept at least, so that no slower worker enqueues it again."""
-
-FOR_EVER = 100 * 365 * 86_400_000
-"""Milliseconds, for `keep_result_forever`."""
-
-SIDECAR_PAUSE = 5.0
-"""Seconds before a job is tried again whose quota no sidecar could decide."""
-
-_LONGEST_ERROR = 1000
-_LONGEST_TRACEBACK = 8000
-
-
-class Ended(Exception):
-    """The try could not begin; nothing of the job's own has run.
-
-    Attributes:
-        error: why.
-        refused: for want of quota.
-        pause: seconds until it is worth another try; None: it is not.
-    """
-
-    def __init__(self, error: Exception, *, refused: bool = False, pause: float | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.refused = refused
-        self.pause = pause
 
 
 class Try:
@@ -64,17 +35,16 @@ class Try:
 
     __slots__ = (
         "_args",
+        "_charge",
         "_claimed",
-        "_consumed",
         "_enqueued_at",
-        "_function",
         "_kwargs",
         "_name",
-        "_options",
         "_ran",
         "_reason",
         "_started_at",
         "_task",
+        "_terms",
         "_worker",
         "arq_id",
         "ctx",
@@ -89,9 +59,8 @@ class Try:
         self._args: tuple[Any, ...] = ()
         self._kwargs: dict[str, Any] = {}
         self._enqueued_at = 0
-        self._function: Function | CronJob | None = None
-        self._options = JobOptions()
-        self._consumed = claimed.consumed
+        self._terms = terms_of(worker, None)
+        self._charge = Charge(self._terms.options, claimed, 0)
         self._ran = False
         self._reason: Reason | None = None
         self._started_at = 0
@@ -111,31 +80,31 @@ class Try:
         enter(Tenant(claimed.tenant, claimed.tier, features))
         current_job.set(claimed.job_id)
         self._started_at = timestamp_ms()
-        outcome = self._unrunnable() or await self._tried()
+        found = self._found()
+        outcome = found if isinstance(found, Outcome) else await self._tried(found)
         if self.ctx and self._worker.on_job_end:
             await self._worker.guarded(self._worker.on_job_end, self.ctx)
         return None if self._reason == "lost" else outcome
 
-    def _unrunnable(self) -> Outcome | None:
-        """What becomes of a job that cannot run at all."""
+    def _found(self) -> Function | CronJob | Outcome:
+        """What it calls, or what becomes of a job that cannot run at all."""
         claimed, worker = self._claimed, self._worker
         if not claimed.payload:
             return self._failed(
                 JobExecutionFailed("its arguments are not in Redis any more"), "dead"
             )
         try:
-            self._name, args, kwargs, _, self._enqueued_at = deserialize_job_raw(
-                claimed.payload, deserializer=worker.job_deserializer
-            )
+            self._read()
         except SerializationError as exc:
             logger.exception("deserializing job %s failed", self.arq_id)
             return self._failed(exc, "dead")
-        self._args, self._kwargs = tuple(args), kwargs
-        self._function = worker.functions.get(self._name)
+        function = worker.functions.get(self._name)
+        self._terms = terms_of(worker, function)
+        self._charge = Charge(self._terms.options, claimed, self._enqueued_at)
         if claimed.expired:
             logger.warning("job %s expired", self.arq_id)
             return self._failed(JobExecutionFailed("job expired"), "failed")
-        if self._function is None:
+        if function is None:
             logger.warning("job %s, function %r not found", self.arq_id, self._name)
             return self._failed(
                 JobExecutionFailed(
@@ -144,22 +113,63 @@ class Try:
                 ),
                 "dead",
             )
-        self._options = options_of(self._function.coroutine)
-        if claimed.attempts > self._max_tries:
-            logger.warning("job %s max retries %d exceeded", self.arq_id, self._max_tries)
-            return self._failed(
-                JobExecutionFailed(
-                    f"max {self._max_tries} retries exceeded; the worker of its last one died, or "
-                    "lost its lease"
-                ),
-                "dead",
-            )
-        return None
+        if claimed.attempts > self._terms.max_tries:
+            logger.warning("job %s max retries %d exceeded", self.arq_id, self._terms.max_tries)
+            why = "; the worker of its last one died, or lost its lease" if claimed.ran else ""
+            return self._failed(self._exceeded(why), "dead")
+        return function
 
-    async def _tried(self) -> Outcome:
-        worker, claimed, function = self._worker, self._claimed, self._function
-        if function is None:
-            raise RuntimeError("only a job whose function is known is tried")
+    def _read(self) -> None:
+        """Takes function and arguments out of the payload, which anybody may have written.
+
+        Raises:
+            SerializationError: they are not in it.
+        """
+        name, args, kwargs, _, at = deserialize_job_raw(
+            self._claimed.payload, deserializer=self._worker.job_deserializer
+        )
+        if not (
+            isinstance(name, str)
+            and isinstance(args, list | tuple)
+            and isinstance(kwargs, dict)
+            and isinstance(at, int)
+        ):
+            raise SerializationError(
+                "expected a function's name, a list, an object and milliseconds; got "
+                f"{type(name).__name__}, {type(args).__name__}, {type(kwargs).__name__} and "
+                f"{type(at).__name__}"
+            )
+        self._name, self._args, self._kwargs, self._enqueued_at = name, tuple(args), kwargs, at
+
+    async def _tried(self, function: Function | CronJob) -> Outcome:
+        worker = self._worker
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a try runs in a task of its own")
+        try:
+            # Not to be interrupted: whether the items are consumed must be known.
+            if self._charge.due:
+                await self._charge.consume(worker.sidecar)
+            self._task = worker.job_tasks[self.arq_id] = task
+            return self._succeeded(await self._called(function.coroutine))
+        except PutOff as exc:
+            return self._not_begun(exc)
+        except asyncio.CancelledError as exc:
+            return self._cancelled(exc)
+        except BaseException as exc:
+            if asyncio.current_task(worker.loop) is not task:
+                raise  # the event loop has gone, and this with it
+            return self._raised(exc)  # whatever it is, it is the job's
+        finally:
+            self._task = None
+            worker.job_tasks.pop(self.arq_id, None)
+            while task.uncancel():
+                pass  # what follows is ours
+
+    async def _called(self, function: Callable[..., Awaitable[Any]]) -> object:
+        worker, claimed = self._worker, self._claimed
+        if self._reason is not None:
+            raise asyncio.CancelledError
         self.ctx = {
             **worker.ctx,
             "job_id": self.arq_id,
@@ -168,84 +178,38 @@ class Try:
             "score": claimed.run_at,
             "tenant": claimed.tenant,
         }
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a try runs in a task of its own")
-        try:
-            # Not to be interrupted: whether the items are consumed must be known.
-            if self._options.quota and not self._consumed:
-                await self._consume()
-            self._task = worker.job_tasks[self.arq_id] = task
-            if self._reason is not None:
-                task.cancel()
-            return self._succeeded(await self._called(function.coroutine))
-        except Ended as exc:
-            return self._not_begun(exc)
-        except asyncio.CancelledError as exc:
-            while task.uncancel():
-                pass  # what follows is ours
-            return self._cancelled(exc)
-        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as exc:  # noqa: BLE001
-            # Whatever it is, it is the job's, and ends the job.
-            return self._raised(exc)
-        finally:
-            self._task = None
-            worker.job_tasks.pop(self.arq_id, None)
-
-    async def _called(self, function: Callable[..., Awaitable[Any]]) -> object:
         self._log_start()
-        async with asyncio.timeout(self._timeout):
-            if self._worker.on_job_start:
-                await self._worker.on_job_start(self.ctx)
-            self._ran = True
-            return await function(self.ctx, *self._args, **self._kwargs)
-
-    async def _consume(self) -> None:
-        """Takes the quota items of this job, once, however often this is called.
-
-        Raises:
-            Ended: they were refused, or no sidecar could say.
-            PartywallError: they can never be taken.
-        """
-        # Another key after each refusal, because a refusal is kept with its key as well.
-        key = self._key(f"{self._claimed.refusals}")
         try:
-            outcome = await self._worker.sidecar.try_consume(
-                self._claimed.tenant, self._options.quota, idempotency_key=key
-            )
-        except SidecarUnavailable as exc:
-            raise Ended(exc, pause=jittered(SIDECAR_PAUSE)) from exc
-        if not outcome:
-            refused = PartywallError(f"quota refused: no room for {', '.join(outcome.denied)}")
-            later = self._options.on_refusal == "retry"
-            pause = refusal_pause(self._claimed.refusals) if later else None
-            raise Ended(refused, refused=True, pause=pause)
-        self._consumed = True
+            async with asyncio.timeout(self._terms.timeout) as limit:
+                if worker.on_job_start:
+                    await worker.on_job_start(self.ctx)
+                self._ran = True
+                return await function(self.ctx, *self._args, **self._kwargs)
+        except TimeoutError as exc:
+            if limit.expired():
+                raise TimeoutError(f"it ran longer than {self._terms.timeout:g} s") from exc
+            raise
 
     def _succeeded(self, result: object) -> Outcome:
         worker = self._worker
         try:
             data = self._result(result, success=True)
-        except Exception as exc:  # noqa: BLE001 - a serializer is anybody's
-            logger.error("%s: its result cannot be kept: %s", self._ref, exc)
-            worker.jobs_failed += 1
-            return self._outcome(
-                "failed",
-                result=self._result(f"unable to serialize result: {exc}", success=False),
-                error=f"unable to serialize result: {exc}",
-            )
-        worker.jobs_complete += 1
-        if logger.isEnabledFor(20):
             text = "" if result is None or not worker.log_results else truncate(repr(result))
-            logger.info("%6.2fs ← %s ● %s", self._seconds, self._ref, text)
+        except Exception as exc:  # noqa: BLE001 - a serializer is anybody's, and so is `__repr__`
+            error = f"unable to serialize result: {exc}"
+            logger.error("%s: %s", self._ref, error)
+            worker.jobs_failed += 1
+            return self._outcome("failed", result=self._result(error, success=False), error=error)
+        worker.jobs_complete += 1
+        logger.info("%6.2fs ← %s ● %s", self._seconds, self._ref, text)
         return self._outcome("succeeded", result=data)
 
-    def _not_begun(self, ended: Ended) -> Outcome:
-        if ended.pause is None:
-            return self._failed(ended.error, "failed")
-        logger.info("%s is put off for %.1fs: %s", self._ref, ended.pause, ended)
+    def _not_begun(self, put_off: PutOff) -> Outcome:
+        if put_off.pause is None:
+            return self._failed(put_off.error, "failed")
+        logger.info("%s is put off for %.1fs: %s", self._ref, put_off.pause, put_off)
         self._worker.jobs_retried += 1
-        return self._retried(ended.error, ended.pause, uncounted=True, refused=ended.refused)
+        return self._retried(put_off.error, put_off.pause, uncounted=True, refused=put_off.refused)
 
     def _cancelled(self, exc: BaseException) -> Outcome:
         if self._reason == "stopping" and self._worker.retry_jobs:
@@ -259,18 +223,15 @@ class Try:
         return self._raised(exc)  # the job's own doing
 
     def _raised(self, exc: BaseException) -> Outcome:
-        if isinstance(exc, GiveUp):
+        known = isinstance(exc, Retry | RetryJob)
+        if isinstance(exc, GiveUp) or not self._worker.retry_jobs:
             return self._failed(exc, "failed")
-        if not self._worker.retry_jobs:
-            return self._failed(exc, "failed")
-        if self._claimed.attempts >= self._max_tries:
-            return self._failed(exc, "dead")
-        if isinstance(exc, Retry):
-            pause, known = (exc.defer_score or 0) / 1000, True
-        elif isinstance(exc, RetryJob):
-            pause, known = 0.0, True
+        if self._claimed.attempts >= self._terms.max_tries:
+            return self._failed(self._exceeded(cause=exc) if known else exc, "dead")
+        if known:
+            pause = max(0, getattr(exc, "defer_score", None) or 0) / 1000
         else:
-            pause, known = self._options.pause(self._claimed.attempts), False
+            pause = self._terms.options.pause(self._claimed.attempts)
         self._worker.jobs_retried += 1
         logger.info(
             "%6.2fs ↻ %s retrying job in %0.2fs",
@@ -281,21 +242,27 @@ class Try:
         )
         return self._retried(exc, pause)
 
-    def _failed(self, exc: BaseException, status: str) -> Outcome:
+    def _exceeded(self, why: str = "", *, cause: BaseException | None = None) -> Exception:
+        """What arq's callers expect of a job whose tries are used up."""
+        error = JobExecutionFailed(f"max {self._terms.max_tries} retries exceeded{why}")
+        error.__cause__ = cause
+        return error.with_traceback(None if cause is None else cause.__traceback__)
+
+    def _failed(self, exc: BaseException, how: Ending) -> Outcome:
+        text = error_text(exc)
         logger.error(
-            "%6.2fs ! %s failed, %s: %s",
+            "%6.2fs ! %s failed, %s",
             self._seconds,
             self._ref,
-            type(exc).__name__,
-            exc,
+            text,
             exc_info=exc if exc.__traceback__ else None,
         )
         self._worker.jobs_failed += 1
         return self._outcome(
-            "dead" if status == "dead" else "failed",
+            how,
             result=self._error_result(exc),
-            error=_error(exc),
-            traceback=_traceback(exc),
+            error=text,
+            traceback=traceback_text(exc),
             given_back=isinstance(exc, GiveBack),
         )
 
@@ -311,20 +278,20 @@ class Try:
             self._claimed.ref,
             self._claimed.fence,
             "retry",
-            keep=self._keep,
+            keep=self._terms.keep,
             delay=round(pause * 1000),
-            error="" if exc is None else _error(exc),
-            traceback="" if exc is None else _traceback(exc),
-            owed=self._owed(),
+            error="" if exc is None else error_text(exc),
+            traceback="" if exc is None else traceback_text(exc),
+            owed=self._charge.owed(ran=self._ran, given_back=False),
             uncounted=uncounted,
             refused=refused,
-            consumed=self._consumed,
+            consumed=self._charge.consumed,
             ran=self._ran,
         )
 
     def _outcome(
         self,
-        how: Any,  # noqa: ANN401 - one of Outcome's
+        how: Ending,
         *,
         result: bytes = b"",
         error: str = "",
@@ -335,86 +302,47 @@ class Try:
             self._claimed.ref,
             self._claimed.fence,
             how,
-            keep=self._worker.keep_dead_ms if how == "dead" else self._keep,
-            result=result if self._keep_result or how == "dead" else b"",
+            keep=self._worker.keep_dead_ms if how == "dead" else self._terms.keep,
+            result=result if self._terms.keeps_result or how == "dead" else b"",
             error=error,
             traceback=traceback,
-            owed=self._owed(given_back=given_back),
+            owed=self._charge.owed(ran=self._ran, given_back=given_back),
         )
-
-    def _owed(self, *, given_back: bool = False) -> str:
-        """What is to be given back to the tenant if nothing runs any more."""
-        if not self._consumed or not (given_back or not (self._ran or self._claimed.ran)):
-            return ""
-        return json.dumps(
-            {
-                "tenant": self._claimed.tenant,
-                "items": self._options.quota,
-                "key": self._key("back"),
-            }
-        )
-
-    def _key(self, which: str) -> str:
-        """An idempotency key of this job, and of no other that has its id after it."""
-        text = f"{self.arq_id}:{self._enqueued_at}:{which}"
-        return f"job:{sha256(text.encode()).hexdigest()}"
 
     def _error_result(self, exc: BaseException) -> bytes:
         try:
             return self._result(exc, success=False)
         except Exception:  # noqa: BLE001 - a serializer is anybody's
-            return self._result(_error(exc), success=False)
+            return self._result(error_text(exc), success=False)
 
     def _result(self, result: object, *, success: bool) -> bytes:
-        if not self._keep_result and success:
+        """What arq's handle reads."""
+        if success and not self._terms.keeps_result:
             return b""
-        data = {
-            "t": self._claimed.attempts,
-            "f": self._name,
-            "a": self._args,
-            "k": self._kwargs,
-            "et": self._enqueued_at,
-            "s": success,
-            "r": result,
-            "st": self._started_at,
-            "ft": timestamp_ms(),
-            "q": self._worker.queue_name,
-            "id": self.arq_id,
-        }
-        return self._worker.serialize(data)
+        try:
+            return self._serialized(result, success=success)
+        except Exception:
+            if not self._claimed.payload:
+                raise
+            self._read()  # the job may have changed the arguments that it was given
+            return self._serialized(result, success=success)
 
-    @property
-    def _keep_result(self) -> bool:
-        """Whether its result is kept."""
-        function, worker = self._function, self._worker
-        seconds = None if function is None else function.keep_result_s
-        return (worker.keep_result_s if seconds is None else seconds) > 0 or self._for_ever
-
-    @property
-    def _for_ever(self) -> bool:
-        function, worker = self._function, self._worker
-        said = None if function is None else function.keep_result_forever
-        return worker.keep_result_forever if said is None else said
-
-    @property
-    def _keep(self) -> int:
-        """Milliseconds that the finished job is kept."""
-        function, worker = self._function, self._worker
-        if self._for_ever:
-            return FOR_EVER
-        seconds = None if function is None else function.keep_result_s
-        kept = round((worker.keep_result_s if seconds is None else seconds) * 1000)
-        return max(kept, CRON_KEPT) if isinstance(function, CronJob) else kept
-
-    @property
-    def _max_tries(self) -> int:
-        tries = None if self._function is None else self._function.max_tries
-        return self._worker.max_tries if tries is None else tries
-
-    @property
-    def _timeout(self) -> float | None:
-        seconds = None if self._function is None else self._function.timeout_s
-        return self._worker.job_timeout_s if seconds is None else seconds
+    def _serialized(self, result: object, *, success: bool) -> bytes:
+        return self._worker.serialize(
+            {
+                "t": self._claimed.attempts,
+                "f": self._name,
+                "a": self._args,
+                "k": self._kwargs,
+                "et": self._enqueued_at,
+                "s": success,
+                "r": result,
+                "st": self._started_at,
+                "ft": timestamp_ms(),
+                "q": self._worker.queue_name,
+                "id": self.arq_id,
+            }
+        )
 
     @property
     def _ref(self) -> str:
@@ -425,7 +353,7 @@ class Try:
         return time.time() - self._started_at / 1000
 
     def _log_start(self) -> None:
-        if not logger.isEnabledFor(20):
+        if not logger.isEnabledFor(logging.INFO):
             return
         late = self._started_at - self._claimed.run_at
         extra = f" try={self._claimed.attempts}" if self._claimed.attempts > 1 else ""
@@ -438,18 +366,3 @@ class Try:
             args_to_string(self._args, self._kwargs),
             extra,
         )
-
-
-def _error(exc: BaseException) -> str:
-    try:
-        text = str(exc)
-    except Exception:  # noqa: BLE001 - its class is the job's
-        text = "(what it says cannot be said)"
-    name = type(exc).__name__
-    return sendable((f"{name}: {text}" if text else name)[:_LONGEST_ERROR])
-
-
-def _traceback(exc: BaseException) -> str:
-    if exc.__traceback__ is None:
-        return ""
-    return sendable("".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:])
