@@ -58,6 +58,16 @@ def test_it_lists_calls_as_the_client_takes_them(call: str) -> None:
     assert [one for one in listed if one != "*"] == taken[1:]
 
 
+def test_it_lists_what_a_job_can_be_enqueued_with() -> None:
+    signature = inspect.signature(Partywall.enqueue)
+    taken = [
+        str(one.replace(annotation=inspect.Parameter.empty))
+        for one in signature.parameters.values()
+    ]
+    enqueue = table("jobs")[0][0]
+    assert enqueue == f"enqueue({', '.join(taken[1:])})"
+
+
 @pytest.mark.parametrize("made", [row[0] for row in table("`partywall.tenants`")])
 def test_it_lists_what_names_a_tenant_by_the_arguments_there_are(made: str) -> None:
     name, _, arguments = made.partition("(")

@@ -26,7 +26,13 @@ from partywall.transport import substitute
 NAMES = {"aclose": "close"}
 """What is called otherwise; every other method has the same name."""
 
-GIVEN = {"ledger": "Iterator[", "reserve": "SyncReservation"}
+GIVEN = {
+    "enqueue": "SyncJob",
+    "job": "SyncJob",
+    "ledger": "Iterator[",
+    "list_jobs": "Iterator[",
+    "reserve": "SyncReservation",
+}
 """What gives something of this face's own; everything else gives the same."""
 
 

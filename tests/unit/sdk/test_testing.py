@@ -521,5 +521,10 @@ def test_the_pages_snippets_run(capsys: pytest.CaptureFixture[str]) -> None:
     for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         exec(compile(snippet, str(page), "exec"), names)
     names["test_a_customer_is_denied_at_the_limit_and_let_on_a_minute_later"]()
-    assert capsys.readouterr().out == "limit-exceeded 30.0\n998\nTrue\nFalse\nFalse\nTrue\n"
+    assert capsys.readouterr().out == (
+        "limit-exceeded 30.0\n998\nTrue\nFalse\nFalse\nTrue\n"
+        "send_email {'to': 'a@b.c'}\n"
+        "retrying ConnectionError: no line\n"
+        "a@b.c, of acme, by me\n"
+    )
     assert names["pytest_plugins"] == pytest_plugins
