@@ -4,13 +4,25 @@ import sys
 
 import uvloop
 
-from benchmarks import cache, check, checks, growth, memory, middleware, quotas, report, setup
+from benchmarks import (
+    cache,
+    check,
+    checks,
+    growth,
+    jobs,
+    memory,
+    middleware,
+    quotas,
+    report,
+    setup,
+)
 
 MEASUREMENTS = {
     "cache": cache,
     "check": check,
     "checks": checks,
     "growth": growth,
+    "jobs": jobs,
     "memory": memory,
     "middleware": middleware,
     "quotas": quotas,
