@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from inspect import iscoroutinefunction
+from math import isfinite
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from arq.typing import WorkerCoroutine
 from arq.utils import to_seconds
@@ -112,7 +114,6 @@ def job(
     Raises:
         InvalidJob: an option cannot be.
     """
-    _check(quota, on_refusal, max_tries, backoff, max_backoff, cost)
     options = JobOptions(
         name=name,
         quota=dict(quota or {}),
@@ -124,8 +125,11 @@ def job(
         keep_result=to_seconds(keep_result),
         cost=cost,
     )
+    _check(options)
 
     def declared(function: F) -> F:
+        if not iscoroutinefunction(function):
+            raise InvalidJob("function", f"expected a coroutine function; got {function!r}")
         setattr(function, _OPTIONS, options)
         return function
 
@@ -153,23 +157,31 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
 
-def _check(
-    quota: Mapping[str, int] | None,
-    on_refusal: str,
-    max_tries: int | None,
-    backoff: float,
-    max_backoff: float,
-    cost: float,
-) -> None:
-    for resource, amount in (quota or {}).items():
-        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
+def _check(options: JobOptions) -> None:
+    if options.name is not None and not (isinstance(options.name, str) and options.name):
+        raise InvalidJob("name", f"expected a name, or nothing; got {options.name!r}")
+    for resource, amount in options.quota.items():
+        if not isinstance(resource, str) or not resource:
+            raise InvalidJob("quota", f"expected a resource's name; got {resource!r}")
+        if not _whole(amount):
             raise InvalidJob(f"quota.{resource}", f"expected a whole number from 1; got {amount!r}")
-    if on_refusal not in ("retry", "fail"):
-        raise InvalidJob("on_refusal", f"expected 'retry' or 'fail'; got {on_refusal!r}")
-    if max_tries is not None and max_tries < 1:
-        raise InvalidJob("max_tries", f"expected a whole number from 1; got {max_tries!r}")
-    for field_name, seconds in (("backoff", backoff), ("max_backoff", max_backoff)):
-        if seconds < 0:
-            raise InvalidJob(field_name, f"expected seconds from 0; got {seconds!r}")
-    if not 0 < cost < float("inf"):
-        raise InvalidJob("cost", f"expected a number above 0; got {cost!r}")
+    if options.on_refusal not in get_args(OnRefusal):
+        raise InvalidJob("on_refusal", f"expected 'retry' or 'fail'; got {options.on_refusal!r}")
+    if options.max_tries is not None and not _whole(options.max_tries):
+        raise InvalidJob("max_tries", f"expected a whole number from 1; got {options.max_tries!r}")
+    for name in ("backoff", "max_backoff", "keep_result"):
+        seconds = getattr(options, name)
+        if seconds is not None and not (_finite(seconds) and seconds >= 0):
+            raise InvalidJob(name, f"expected seconds from 0; got {seconds!r}")
+    for name in ("timeout", "cost"):
+        number = getattr(options, name)
+        if number is not None and not (_finite(number) and number > 0):
+            raise InvalidJob(name, f"expected a number above 0; got {number!r}")
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def _finite(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and isfinite(number)

@@ -15,7 +15,10 @@ Reason = Literal["aborted", "lost", "stopping"]
 """Why a try is cancelled: somebody asked for it; it is not ours any more; the worker ends."""
 
 RENEWALS = 3
-"""In a lease, so two may fail without harm."""
+"""In a lease."""
+
+_PATIENCE = 6
+"""Parts of a lease that one call may take, and ten times as many that pass before the next try."""
 
 logger = logging.getLogger("partywall.worker")
 
@@ -55,23 +58,34 @@ class Leases:
         self._held.pop(claimed.fence, None)
 
     async def renew(self) -> None:
-        """Renews them all; cancels what is lost. Wanted several times in a lease."""
+        """Renews them all, however often Redis must be asked; cancels what is lost meanwhile.
+
+        Wanted several times in a lease.
+        """
+        failed = False
+        while not await self._renewed(quiet=failed):
+            failed = True
+            await asyncio.sleep(self.seconds / (10 * _PATIENCE))
+
+    async def _renewed(self, *, quiet: bool) -> bool:
         held = list(self._held.values())
         if not held:
-            return
+            return True
         before = time.monotonic()
         try:
-            async with asyncio.timeout(self.seconds / RENEWALS):
+            async with asyncio.timeout(self.seconds / _PATIENCE):
                 answers = await self._scripts.renew(
                     round(self.seconds * 1000),
                     [(one.claimed.ref, one.claimed.fence) for one in held],
                 )
         except (RedisError, OSError, TimeoutError) as exc:
-            logger.warning("%d leases were not renewed: %s", len(held), exc or "no answer")
+            if not quiet:
+                logger.warning("%d leases are not renewed yet: %s", len(held), exc or "no answer")
+            now = time.monotonic()
             for one in held:
-                if one.until <= before:
+                if one.until <= now:
                     one.cancel("lost")
-            return
+            return False
         for one, answer in zip(held, answers, strict=True):
             if answer == "lost":
                 # It may have ended while we asked.
@@ -81,3 +95,4 @@ class Leases:
             one.until = before + self.seconds
             if answer == "cancel":
                 one.cancel("aborted")
+        return True

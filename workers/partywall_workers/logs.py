@@ -12,12 +12,15 @@ current_job: ContextVar[str] = ContextVar("partywall.job")
 class JobContextFilter(logging.Filter):
     """Gives every record `tenant` and `job_id`: those of the job in which it was logged, or None.
 
-    For handlers, whose filters see the records of all loggers.
+    For handlers, whose filters see the records of all loggers. What a record has already stays: it
+    may come through a queue, in whose thread no job runs.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets the record pass."""
-        tenant = current_tenant(default=None)
-        record.tenant = None if tenant is None else tenant.id
-        record.job_id = current_job.get(None)
+        if not hasattr(record, "tenant"):
+            tenant = current_tenant(default=None)
+            record.tenant = None if tenant is None else tenant.id
+        if not hasattr(record, "job_id"):
+            record.job_id = current_job.get(None)
         return True

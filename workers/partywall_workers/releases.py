@@ -51,21 +51,36 @@ class Releases:
 
     async def _send(self) -> None:
         pause = _FIRST_PAUSE
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
-            try:
-                answers = await self._scripts.release([outcome for outcome, *_ in batch])
-            except (RedisError, OSError) as exc:
-                logger.warning("%d outcomes are not told yet: %s", len(batch), exc)
-                self._waiting.extendleft(reversed([one for one in batch if not _given_up(one)]))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            pause = _FIRST_PAUSE
-            for (_, _, told), ours in zip(batch, answers, strict=True):
-                if not told.done():
-                    told.set_result(ours)
-        self._sender = None
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
+                if await self._told(batch):
+                    pause = _FIRST_PAUSE
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            self._sender = None
+
+    async def _told(self, batch: list[_Waiting]) -> bool:
+        """Tells of a batch; False: Redis did not answer, and those not given up wait again."""
+        try:
+            answers = await self._scripts.release([outcome for outcome, *_ in batch])
+        except (RedisError, OSError) as exc:
+            logger.warning("%d outcomes are not told yet: %s", len(batch), exc)
+            self._waiting.extendleft(reversed([one for one in batch if not _given_up(one)]))
+            return False
+        except Exception as exc:  # noqa: BLE001 - it is raised where the outcome was to be told
+            if len(batch) > 1:  # one of them cannot be told: the others can
+                for one in batch:
+                    await self._told([one])
+            elif not batch[0][2].done():
+                batch[0][2].set_exception(exc)
+            return True
+        for (_, _, told), ours in zip(batch, answers, strict=True):
+            if not told.done():
+                told.set_result(ours)
+        return True
 
 
 def _given_up(one: _Waiting) -> bool:

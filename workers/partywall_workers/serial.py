@@ -29,7 +29,7 @@ def dumps(data: dict[str, Any]) -> bytes:
     Raises:
         NotJson: with the place of what it cannot carry.
     """
-    if isinstance(data.get("r"), BaseException):
+    if data.get("s") is False and isinstance(data["r"], BaseException):
         data = data | {"r": _error_as_json(data["r"])}
     for key, name in (("a", "args"), ("k", "kwargs"), ("r", "result")):
         if key in data:

@@ -68,8 +68,9 @@ class Try:
 
     def cancel(self, reason: Reason) -> None:
         """Ends the job's own part of it, if that still runs. The first reason counts."""
-        if self._reason is None:
-            self._reason = reason
+        if self._reason == reason != "stopping":
+            return  # said again while the job cleans up, which is not to be interrupted
+        self._reason = self._reason or reason
         if self._task is not None:
             self._task.cancel()
 
