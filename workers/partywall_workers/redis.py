@@ -12,6 +12,7 @@ from arq.utils import timestamp_ms, to_ms, to_unix_ms
 from redis.asyncio import ConnectionPool
 
 from partywall.context import current_tenant
+from partywall_workers.environment import default_queue
 from partywall_workers.errors import InvalidJob, QueueFull, TooLarge, UnknownFunction
 from partywall_workers.job import name_of
 from partywall_workers.keys import DEFAULT_QUEUE, Keys
@@ -58,20 +59,22 @@ class FairRedis(ArqRedis):
         cls,
         url: str,
         *,
-        queue_name: str = DEFAULT_QUEUE,
+        queue_name: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - redis-py's
     ) -> Self:
         """A client for a URL; it connects at its first command, and `aclose` ends it.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`. For Sentinel give the class a pool.
-            queue_name: the queue's name.
+            queue_name: the queue's name; left out, that of PARTYWALL_KEY_PREFIX.
             kwargs: as for the class.
 
         Raises:
             ValueError: the URL is none of these.
         """
-        client = cls(ConnectionPool.from_url(url), default_queue_name=queue_name, **kwargs)
+        client = cls(
+            ConnectionPool.from_url(url), default_queue_name=queue_name or default_queue(), **kwargs
+        )
         client.auto_close_connection_pool = True
         return client
 
