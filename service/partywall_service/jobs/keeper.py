@@ -24,6 +24,9 @@ from partywall_workers.policy import JobPolicy
 BATCH = 200
 """Policies written at once. What changes meanwhile waits no longer than for one batch."""
 
+LONGEST_BREATH = 0.05
+"""Seconds at most between two batches of everyone's: every sidecar writes them, maybe at once."""
+
 LISTEN = 2.0
 """Seconds to wait for the queue to ask; it counts on a keeper for some seconds after."""
 
@@ -165,8 +168,7 @@ class Keeper:
                 self._everyone = True
                 raise
         elif self._rest:
-            await self._put(self._rest[-BATCH:])
-            del self._rest[-BATCH:]
+            await self._write_rest()
         else:
             await self._idle()
 
@@ -181,6 +183,13 @@ class Keeper:
             for tenant, always in batch.items():
                 self._due[tenant] = always or self._due.get(tenant, False)
             raise
+
+    async def _write_rest(self) -> None:
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        await self._put(self._rest[-BATCH:])
+        del self._rest[-BATCH:]
+        await asyncio.sleep(min(clock() - begin, LONGEST_BREATH))  # others want Redis, too
 
     async def _put(self, tenants: Sequence[str]) -> None:
         entries = await self._read(tenants)

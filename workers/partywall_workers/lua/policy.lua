@@ -10,8 +10,18 @@
 --- @include "tenants"
 --- @include "stop"
 
-for at = 2, #ARGV, 9 do
-  local id = ARGV[at]
+local WRITTEN = {'tier', 'features', 'weight', 'concurrency', 'max_queued', 'rates', 'lane', 'held'}
+
+-- Every sidecar writes everyone's whenever it may have missed a change: most are as they were.
+local function unchanged(id, at)
+  local old = redis.call('HMGET', of('tenant', id), unpack(WRITTEN))
+  for place = 1, #WRITTEN do
+    if old[place] ~= ARGV[at + place] then return false end
+  end
+  return true
+end
+
+local function write(id, at)
   local key = of('tenant', id)
   local old = tenant_of(id)
   local before = old.paused or old.held ~= nil
@@ -30,5 +40,9 @@ for at = 2, #ARGV, 9 do
   if not new.paused and not redis.call('ZSCORE', one_of('busy'), id) then
     redis.call('EXPIRE', key, DAY)
   end
+end
+
+for at = 2, #ARGV, 9 do
+  if not unchanged(ARGV[at], at) then write(ARGV[at], at) end
 end
 save()
