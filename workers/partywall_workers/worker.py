@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from signal import Signals
 from typing import Any, cast
@@ -24,6 +25,7 @@ from redis.exceptions import RedisError
 
 from partywall import Partywall
 from partywall.context import Tenant, running_as
+from partywall.errors import SidecarUnavailable
 from partywall_workers.debts import pay_back
 from partywall_workers.environment import default_queue, default_redis_url
 from partywall_workers.errors import InvalidJob, QueueUnavailable
@@ -123,8 +125,9 @@ class FairWorker(Worker):
             allow_abort_jobs=allow_abort_jobs,
             **kwargs,
         )
-        self.job_serializer = self.job_serializer or dumps
-        self.job_deserializer = self.job_deserializer or loads
+        pool = self._pool if isinstance(self._pool, FairRedis) else None
+        self.job_serializer = self.job_serializer or (pool and pool.job_serializer) or dumps
+        self.job_deserializer = self.job_deserializer or (pool and pool.job_deserializer) or loads
         self.lanes = tuple(lanes)
         self.worker_id = uuid4().hex
         self.cron_tenant = cron_tenant
@@ -165,7 +168,10 @@ class FairWorker(Worker):
         try:
             async with asyncio.timeout(self.job_timeout_s):
                 await hook(ctx)
-        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+        except BaseException as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # not the hook's own doing
             logger.exception("a hook failed: %s", getattr(hook, "__qualname__", hook), exc_info=exc)
 
     async def main(self) -> None:
@@ -182,7 +188,6 @@ class FairWorker(Worker):
             )
         ]
         try:
-            await self._show_itself()
             if self.on_startup:
                 await self.on_startup(self.ctx)
             pause = _FIRST_PAUSE
@@ -196,6 +201,7 @@ class FairWorker(Worker):
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
             await self._drain()
+            await self._settle()
         finally:
             for task in background:
                 task.cancel()
@@ -205,6 +211,8 @@ class FairWorker(Worker):
         """Hands back what runs, says that the worker has gone, and closes its connections."""
         self._stopping = True
         self.allow_pick_jobs = False
+        self._stopped.set()
+        self._slot_free.set()
         if self._pool is None:
             return
         if not isinstance(self._pool, FairRedis):  # it never ran
@@ -212,18 +220,21 @@ class FairWorker(Worker):
             self._pool = None
             return
         self._stop_jobs()
+        await self._end_main()
         await asyncio.gather(*list(self.tasks.values()), return_exceptions=True)
         with suppress(RedisError, OSError):  # it is seen no more in half a minute, anyhow
             await self._pool.delete(self.health_check_key)
             if self._presence is not None:
                 await self._presence.leave()
-        if self.on_shutdown:
-            await self.on_shutdown(self.ctx)
-        if self._own_sidecar and self._sidecar is not None:
-            await self._sidecar.aclose()
-            self._sidecar = None
-        await self._pool.aclose(close_connection_pool=True)
-        self._pool = None
+        try:
+            if self.on_shutdown:
+                await self.on_shutdown(self.ctx)
+        finally:
+            if self._own_sidecar and self._sidecar is not None:
+                await self._sidecar.aclose()
+                self._sidecar = None
+            await self._pool.aclose(close_connection_pool=True)
+            self._pool = None
 
     def handle_sig(self, signum: Signals) -> None:
         """Stops: at the first signal when jobs have ended, at the second at once."""
@@ -249,12 +260,20 @@ class FairWorker(Worker):
 
     async def run_cron(self, n: Any, delay: float, num_windows: int = 2) -> None:  # noqa: ANN401 - arq's
         """Enqueues cron jobs whose time comes, for the tenant that has them."""
-        with running_as(Tenant(self.cron_tenant)):
-            await super().run_cron(n, delay, num_windows)
+        before = [(one, one.next_run) for one in self.cron_jobs]
+        try:
+            with running_as(Tenant(self.cron_tenant)):
+                await super().run_cron(n, delay, num_windows)
+        except (RedisError, OSError):
+            # Whether they are queued is not known; once they are, their ids say so.
+            for one, next_run in before:
+                one.next_run = next_run
+            raise
 
     async def _open(self) -> None:
-        if not isinstance(self._pool, FairRedis):
-            pool = self._pool or await create_pool(self.redis_settings)
+        mine = self._pool
+        if not isinstance(mine, FairRedis) or mine.default_queue_name != self.queue_name:
+            pool = mine or await create_pool(self.redis_settings)
             self._pool = FairRedis(pool.connection_pool, default_queue_name=self.queue_name)
         pool = self.pool
         pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
@@ -275,6 +294,10 @@ class FairWorker(Worker):
                 if self.cron_jobs:
                     policy = JobPolicy(tier=self.cron_tenant, lane=self.lanes[0])
                     await self._queue.set_policy(self.cron_tenant, policy)
+                # Once before any job starts: the background comes to it later, a burst may not.
+                await self._show_itself()
+                await self._heed_aborts()
+                await self.heart_beat()
             except (RedisError, OSError, QueueUnavailable) as exc:
                 logger.warning("the queue's Redis does not answer yet: %s", exc)
                 await asyncio.sleep(pause)
@@ -376,6 +399,22 @@ class FairWorker(Worker):
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
 
+    async def _end_main(self) -> None:
+        """Waits for the loop of a worker that is closed while it runs."""
+        main = self.main_task
+        if main is not None and main is not asyncio.current_task():
+            await asyncio.wait({main}, timeout=LONGEST_WAIT)
+            if not main.done():  # it is within a hook of its start, or waits for what it runs
+                main.cancel()
+                await asyncio.wait({main})
+
+    async def _settle(self) -> None:
+        """Gives back what is owed by now; if it cannot be, other workers will."""
+        try:
+            await self._pay_back()
+        except (RedisError, OSError, SidecarUnavailable) as exc:
+            logger.warning("quota items are owed still: %s", exc)
+
     def _stop_jobs(self) -> None:
         for one in list(self._tries.values()):
             one.cancel("stopping")
@@ -432,14 +471,14 @@ class FairWorker(Worker):
 
 
 def _declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
-    """As arq has it, with what `@job` declares."""
-    if isinstance(function, Function | str):
-        return func(function)
-    options = options_of(function)
-    return func(
-        function,
-        name=options.name,
-        keep_result=options.keep_result,
-        timeout=options.timeout,
-        max_tries=options.max_tries,
+    """As arq has it, with what `@job` declares where arq's `func` was not told otherwise."""
+    if not isinstance(function, Function | str):
+        return _declared(func(function, name=options_of(function).name))
+    given = func(function)
+    options = options_of(given.coroutine)
+    return replace(
+        given,
+        timeout_s=options.timeout if given.timeout_s is None else given.timeout_s,
+        keep_result_s=options.keep_result if given.keep_result_s is None else given.keep_result_s,
+        max_tries=options.max_tries if given.max_tries is None else given.max_tries,
     )
