@@ -1,21 +1,11 @@
 """A job as those see it who enqueued it, or know its id."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from partywall.errors import JobCancelled, JobFailed
 from partywall.jobs.records import JobInfo, JobStatus
-from partywall.transport import positive
-
-FIRST_PAUSE = 0.05
-"""Seconds between the first look at a job and the second; the shortest there is."""
-
-LONGEST_PAUSE = 1.0
-"""Seconds between two looks, in the end."""
-
-GROWTH = 1.5
-"""From pause to pause."""
+from partywall.jobs.waiting import Wait, result_of
 
 
 class _Client(Protocol):
@@ -56,10 +46,10 @@ class Job:
         """Where it stands. Errors as of `info`."""
         return (await self.info()).status
 
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109 - any of JSON's; as arq's, and held below
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109 - any of JSON's; as arq's, and held by the wait
         """What it returned, once it has: as JSON carries it.
 
-        It is looked at every 50 ms, and then less and less often, down to once a second.
+        It is looked at after 50 ms, and then less and less often, down to once a second.
 
         Args:
             timeout: seconds to wait for it, above 0; None waits for ever.
@@ -72,27 +62,25 @@ class Job:
             SidecarError: there is no answer to go by: ask again.
             ConfigurationError: the timeout is none.
         """
-        seconds = None if timeout is None else positive("timeout", timeout)
-        loop = asyncio.get_running_loop()
-        until = None if seconds is None else loop.time() + seconds
-        last = "unknown"
+        wait = Wait(timeout)
+        while (pause := wait.after(info := await self.look(wait))) is not None:
+            await self._client._sleep(pause)  # noqa: SLF001 - the client's own half of this
+        return result_of(info)
+
+    async def look(self, wait: Wait) -> JobInfo:
+        """`info`, within what is left of a wait.
+
+        Raises:
+            TimeoutError: it is over.
+        """
+        left = wait.left()
+        if left == 0.0:
+            raise wait.late(self)
         try:
-            async with asyncio.timeout_at(until):
-                for pause in _pauses():
-                    info = await self.info()
-                    if info.finished:
-                        break
-                    last = info.status
-                    # The last look is before the end, and not a pause before it.
-                    left = pause if until is None else until - loop.time() - FIRST_PAUSE
-                    await self._client._sleep(max(FIRST_PAUSE, min(pause, left)))  # noqa: SLF001 - the client's own half of this
+            async with asyncio.timeout(left):
+                return await self.info()
         except TimeoutError as exc:
-            raise TimeoutError(f"{self!r} has not finished within {timeout} s: {last}") from exc
-        if info.status == "cancelled":
-            raise JobCancelled(info)
-        if info.status != "succeeded":
-            raise JobFailed(info)
-        return info.result
+            raise wait.late(self) from exc
 
     async def cancel(self) -> JobInfo:
         """Ends it: one that waits does not start, one that runs is told to stop.
@@ -119,10 +107,3 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} of {self.tenant!r}>"
-
-
-def _pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE
-    while True:
-        yield pause
-        pause = min(LONGEST_PAUSE, pause * GROWTH)

@@ -1,5 +1,6 @@
 """The synchronous face of jobs: the same calls, made on the client's event loop."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from partywall.jobs.handle import Job
 from partywall.jobs.methods import JobMethods, path_of
 from partywall.jobs.records import JobInfo, JobPage, JobStatus, QueueState
+from partywall.jobs.waiting import Wait, result_of
 
 T = TypeVar("T")
 
@@ -41,7 +43,11 @@ class SyncJob:
 
     def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - any of JSON's
         """`Job.result`."""
-        return self._run(lambda client: self._on(client).result(timeout))
+        # Not one call on the loop: the client's end waits for those, and this may have none.
+        wait = Wait(timeout)
+        while (pause := wait.after(info := self._look(wait))) is not None:
+            time.sleep(pause)
+        return result_of(info)
 
     def cancel(self) -> JobInfo:
         """`Job.cancel`."""
@@ -50,6 +56,9 @@ class SyncJob:
     def retry(self) -> JobInfo:
         """`Job.retry`."""
         return self._run(lambda client: self._on(client).retry())
+
+    def _look(self, wait: Wait) -> JobInfo:
+        return self._run(lambda client: self._on(client).look(wait))
 
     def _on(self, client: JobMethods) -> Job:
         return client.job(self.tenant, self.id)

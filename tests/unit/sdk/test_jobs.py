@@ -244,6 +244,17 @@ async def test_the_last_look_comes_before_the_time_is_over() -> None:
         assert max(pw.pauses) <= 0.15
 
 
+async def test_a_look_that_is_not_answered_ends_with_the_wait() -> None:
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async with Partywall("http://there", "t", transport=Silent(), timeout=60) as pw:
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s: no answer yet"):
+            await pw.job("acme", "one").result(timeout=0.05)
+
+
 async def test_a_job_that_failed_or_died_raises_with_its_error() -> None:
     async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
         dead = await pw.enqueue("acme", "fail")

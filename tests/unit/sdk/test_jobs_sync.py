@@ -1,6 +1,7 @@
 """Jobs by the synchronous client: the same, and nothing to await."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -64,6 +65,18 @@ def test_synchronous_lists_and_queues(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pw.pause_jobs("acme") == QueueState("acme", True, 0)
         assert pw.purge_jobs("acme") == QueueState("acme", True, 5)
         assert pw.resume_jobs("acme") == QueueState("acme", False, 0)
+
+
+def test_a_thread_that_waits_for_a_result_does_not_keep_the_client_from_closing() -> None:
+    with FakeSidecar() as sidecar:
+        pw = SyncPartywall()
+        job = pw.enqueue("acme", "double", 21)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(job.result)
+            pw.close()
+            asyncio.run(sidecar.run_jobs([double]))
+            assert waiting.result(timeout=60) == 42
+        pw.close()
 
 
 def test_a_handle_is_made_without_a_request_and_its_id_is_looked_at() -> None:
