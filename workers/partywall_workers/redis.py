@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Self
 from uuid import uuid4
 
 from arq.connections import ArqRedis
-from arq.jobs import Job
+from arq.constants import result_key_prefix
+from arq.jobs import Job, JobResult
 from arq.utils import timestamp_ms, to_ms, to_unix_ms
 from redis.asyncio import ConnectionPool
 
@@ -18,7 +20,7 @@ from partywall_workers.job import name_of
 from partywall_workers.keys import DEFAULT_QUEUE, Keys
 from partywall_workers.policy import CRON_TENANT, SYSTEM_TENANT
 from partywall_workers.scripts import NewJob, Queued, Scripts
-from partywall_workers.serial import dumps, loads
+from partywall_workers.serial import dumps, loads, sendable
 
 MAX_PAYLOAD = 1 << 20
 """Bytes of function and arguments; what is larger belongs into a store, and its key here."""
@@ -157,8 +159,8 @@ class FairRedis(ArqRedis):
             InvalidJob: one of the arguments cannot be.
         """
         name = function if isinstance(function, str) else name_of(function)
-        if not name:
-            raise InvalidJob("function", "expected a name; got an empty string")
+        if not name or sendable(name) != name:
+            raise InvalidJob("function", f"expected a name that UTF-8 carries; got {name!r}")
         if tenant not in _OURS and not _TENANT.fullmatch(tenant):
             raise InvalidJob("tenant", f"expected a tenant's id; got {tenant!r}")
         if job_id is not None and not _JOB_ID.fullmatch(job_id):
@@ -196,6 +198,25 @@ class FairRedis(ArqRedis):
         if queued.what == "unknown":
             raise UnknownFunction(job.function)
         return queued
+
+    async def all_job_results(self) -> list[JobResult]:
+        """The results of this queue's jobs, the first enqueued first; arq's finds every queue's.
+
+        It looks through every key of the server: for tests.
+        """
+        prefix = f"{result_key_prefix}{self.default_queue_name}:"
+        found = []
+        async for key in self.scan_iter(match=f"{prefix}*", count=10_000):
+            job = Job(
+                key.decode().removeprefix(result_key_prefix),
+                self,
+                _queue_name=self.default_queue_name,
+                _deserializer=self.job_deserializer,
+            )
+            result = await job.result_info()
+            if result is not None:  # it has not expired since
+                found.append(result)
+        return sorted(found, key=attrgetter("enqueue_time"))
 
     def job_of(self, tenant: str, job_id: str) -> Job:
         """Arq's handle of a job."""
