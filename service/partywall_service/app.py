@@ -122,7 +122,6 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
             jobs_url,
             prefix=settings.key_prefix,
             keep=settings.jobs_keep,
-            keep_dead=settings.jobs_keep_dead,
         )
     )
     keeper = None

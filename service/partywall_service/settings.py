@@ -24,7 +24,6 @@ class Settings(BaseSettings):
         key_prefix: what every Redis key of this installation starts with.
         jobs_redis_url: where jobs are queued, a single server or Sentinel's; None is `redis_url`.
         jobs_keep: seconds that finished jobs are kept.
-        jobs_keep_dead: seconds that dead ones are.
         tenant_cache_size: tenants a process remembers, registered or not.
     """
 
@@ -41,5 +40,4 @@ class Settings(BaseSettings):
     key_prefix: str = Field(default="pw", pattern=r"^[A-Za-z0-9_.-]{1,32}$")
     jobs_redis_url: str | None = None
     jobs_keep: float = Field(default=86_400, gt=0, le=MAX_KEEP)
-    jobs_keep_dead: float = Field(default=14 * 86_400, gt=0, le=MAX_KEEP)
     tenant_cache_size: int = Field(default=200_000, ge=1)

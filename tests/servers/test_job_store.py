@@ -38,7 +38,7 @@ async def test_with_the_least_privileges_that_are_documented_jobs_work(
         admin.execute_command(*ACL.replace(">SECRET", ">secret").split())
     path = own_valkey.url.removeprefix("unix://")
     url = f"unix://partywall:secret@{path}"
-    async with open_queue(url, prefix="pw", keep=60, keep_dead=60) as queue:
+    async with open_queue(url, prefix="pw", keep=60) as queue:
         kept = KeptPolicies(queue.redis)
         assert await answers(queue)
         await queue.enqueue("acme", "f", job_id="one")
@@ -71,7 +71,7 @@ async def test_a_cluster_says_what_is_needed_instead() -> None:
     url = "redis+cluster://127.0.0.1:1"
     assert not can_queue(url)
     assert can_queue("rediss+sentinel://one:1,two:2/primary")
-    async with open_queue(url, prefix="pw", keep=60, keep_dead=60) as queue:
+    async with open_queue(url, prefix="pw", keep=60) as queue:
         for call in (queue.enqueue("acme", "f"), queue.get("acme", "one"), queue.list("acme")):
             with pytest.raises(QueueUnavailable, match="PARTYWALL_JOBS_REDIS_URL must name one"):
                 await call
@@ -79,7 +79,7 @@ async def test_a_cluster_says_what_is_needed_instead() -> None:
 
 
 async def test_a_server_that_is_gone_does_not_answer(own_valkey: ValkeyServer) -> None:
-    async with open_queue(own_valkey.url, prefix="pw", keep=60, keep_dead=60) as queue:
+    async with open_queue(own_valkey.url, prefix="pw", keep=60) as queue:
         assert await answers(queue)
         own_valkey.stop()
         assert not await answers(queue)

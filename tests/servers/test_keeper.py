@@ -272,7 +272,7 @@ async def test_a_redis_that_comes_back_gets_what_changed_meanwhile(
 ) -> None:
     file = tmp_path / "quotas.toml"
     file.write_text(POLICY)
-    queue = open_queue(own_valkey.url, prefix="pw", keep=60, keep_dead=60)
+    queue = open_queue(own_valkey.url, prefix="pw", keep=60)
     async with queue as opened:
         site = Site(opened, ledger, database_url, file)
         await ledger.put_tenant("acme", tier="free", actor="test")

@@ -6,6 +6,12 @@ from pathlib import Path
 from partywall_workers.errors import InvalidJob
 from partywall_workers.keys import queue_name
 
+KEEP = 86_400.0
+"""Seconds that finished jobs are kept."""
+
+KEEP_DEAD = 14 * 86_400.0
+"""Seconds that dead ones are."""
+
 
 def default_queue() -> str:
     """The queue of the installation that PARTYWALL_KEY_PREFIX names."""
@@ -30,3 +36,34 @@ def default_redis_url() -> str:
         "expected the URL of the queue's Redis: set PARTYWALL_REDIS_URL, or start `partywall serve`"
         f" in this directory (there is no {socket})",
     )
+
+
+def default_keep() -> float:
+    """PARTYWALL_JOBS_KEEP, or a day.
+
+    Raises:
+        InvalidJob: it is no number above 0.
+    """
+    return _seconds("PARTYWALL_JOBS_KEEP", KEEP)
+
+
+def default_keep_dead() -> float:
+    """PARTYWALL_JOBS_KEEP_DEAD, or 14 days.
+
+    Raises:
+        InvalidJob: it is no number above 0.
+    """
+    return _seconds("PARTYWALL_JOBS_KEEP_DEAD", KEEP_DEAD)
+
+
+def _seconds(name: str, otherwise: float) -> float:
+    text = os.environ.get(name)
+    if not text:
+        return otherwise
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise InvalidJob(name, f"expected seconds above 0; got {text!r}")
+    return seconds

@@ -10,6 +10,7 @@ from typing import Any, cast
 from arq.jobs import serialize_result
 from redis.exceptions import RedisError
 
+from partywall_workers.environment import KEEP
 from partywall_workers.errors import (
     InvalidJob,
     JobConflict,
@@ -21,12 +22,6 @@ from partywall_workers.policy import DEFAULT_LANE, SYSTEM_LANE, JobPolicy
 from partywall_workers.records import FINISHED, Backlog, Enqueued, JobRecord, Status
 from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
 from partywall_workers.serial import loads
-
-KEEP = 86_400.0
-"""Seconds that finished jobs are kept."""
-
-KEEP_DEAD = 14 * 86_400.0
-"""Seconds that dead ones are."""
 
 KEEPER_LIVES = 10_000
 """Milliseconds for which a sidecar that asked for missing policies counts as alive."""
@@ -61,7 +56,6 @@ class FairQueue:
     Args:
         redis: the queue's client, whose queue it is.
         keep: seconds that jobs are kept which are cancelled here.
-        keep_dead: seconds that dead jobs are kept.
         timeout: seconds for each call.
     """
 
@@ -70,13 +64,11 @@ class FairQueue:
         redis: FairRedis,
         *,
         keep: float = KEEP,
-        keep_dead: float = KEEP_DEAD,
         timeout: float = 5.0,
     ) -> None:
         self.redis = redis
         self.name = redis.default_queue_name
         self.keep = keep
-        self.keep_dead = keep_dead
         self._timeout = timeout
         self._scripts = redis.scripts
         self._names = redis.names

@@ -27,14 +27,19 @@ from partywall import Partywall
 from partywall.context import Tenant, running_as
 from partywall.errors import SidecarUnavailable
 from partywall_workers.debts import pay_back
-from partywall_workers.environment import default_queue, default_redis_url
+from partywall_workers.environment import (
+    default_keep,
+    default_keep_dead,
+    default_queue,
+    default_redis_url,
+)
 from partywall_workers.errors import InvalidJob, QueueUnavailable
 from partywall_workers.job import options_of
 from partywall_workers.keys import ABORT
 from partywall_workers.leases import RENEWALS, Leases
 from partywall_workers.policy import CRON_TENANT, DEFAULT_LANE, JobPolicy
 from partywall_workers.presence import Presence
-from partywall_workers.queue import KEEP, KEEP_DEAD, FairQueue
+from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
 from partywall_workers.releases import Releases
 from partywall_workers.scripts import Claimed
@@ -71,14 +76,14 @@ class FairWorker(Worker):
         functions: the jobs, as arq takes them; `@job` declares more.
         lanes: queues of tenants that it serves, the first first.
         lease: seconds after which the jobs of a killed worker run again.
-        keep_dead: seconds that dead jobs are kept.
+        keep_dead: seconds that dead jobs are kept; left out, PARTYWALL_JOBS_KEEP_DEAD, or 14 days.
         cron_tenant: whose the cron jobs are.
         sidecar: where quotas of jobs are consumed; left out, PARTYWALL_SIDECAR_URL.
         queue_name: the queue's; left out, that of `redis_pool`, or of PARTYWALL_KEY_PREFIX.
         redis_url: its Redis; left out, PARTYWALL_REDIS_URL.
         job_completion_wait: seconds that jobs have to end when the worker is told to stop; then
             they are handed back, and that try of theirs does not count.
-        keep_result: seconds that finished jobs are kept.
+        keep_result: seconds that finished jobs are kept; left out, PARTYWALL_JOBS_KEEP, or a day.
         poll_delay: arq's; of no use here, where workers are woken.
         kwargs: whatever else `arq.Worker` takes.
 
@@ -93,7 +98,7 @@ class FairWorker(Worker):
         *,
         lanes: Sequence[str] = (DEFAULT_LANE,),
         lease: float = LEASE,
-        keep_dead: float | timedelta = KEEP_DEAD,
+        keep_dead: float | timedelta | None = None,
         cron_tenant: str = CRON_TENANT,
         sidecar: Partywall | None = None,
         queue_name: str | None = None,
@@ -101,7 +106,7 @@ class FairWorker(Worker):
         redis_pool: ArqRedis | None = None,
         redis_settings: RedisSettings | None = None,
         job_completion_wait: float = DRAIN,
-        keep_result: float | timedelta = KEEP,
+        keep_result: float | timedelta | None = None,
         poll_delay: float | timedelta = 0,
         allow_abort_jobs: bool = True,
         **kwargs: Any,  # noqa: ANN401 - arq's
@@ -121,7 +126,7 @@ class FairWorker(Worker):
             redis_pool=redis_pool,
             redis_settings=redis_settings,
             job_completion_wait=cast("int", job_completion_wait),
-            keep_result=keep_result,
+            keep_result=default_keep() if keep_result is None else keep_result,
             allow_abort_jobs=allow_abort_jobs,
             **kwargs,
         )
@@ -131,7 +136,8 @@ class FairWorker(Worker):
         self.lanes = tuple(lanes)
         self.worker_id = uuid4().hex
         self.cron_tenant = cron_tenant
-        self.keep_dead_ms = round((to_seconds(keep_dead) or 0) * 1000)
+        kept = default_keep_dead() if keep_dead is None else to_seconds(keep_dead)
+        self.keep_dead_ms = round(kept * 1000)
         self._lease = lease
         self._sidecar = sidecar
         self._own_sidecar = sidecar is None
@@ -277,7 +283,7 @@ class FairWorker(Worker):
             self._pool = FairRedis(pool.connection_pool, default_queue_name=self.queue_name)
         pool = self.pool
         pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
-        self._queue = FairQueue(pool, keep=self.keep_result_s, keep_dead=self.keep_dead_ms / 1000)
+        self._queue = FairQueue(pool, keep=self.keep_result_s)
         self._leases = Leases(pool.scripts, self._lease)
         self._releases = Releases(pool.scripts)
         # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.

@@ -39,16 +39,13 @@ def can_queue(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_queue(
-    url: str, *, prefix: str, keep: float, keep_dead: float
-) -> AsyncIterator[FairQueue]:
+async def open_queue(url: str, *, prefix: str, keep: float) -> AsyncIterator[FairQueue]:
     """The queue at `url`, with connections of its own; its calls fail where that is a cluster.
 
     Args:
         url: as `engine.connect.connect` takes it.
         prefix: what every Redis key of this installation starts with.
         keep: seconds that finished jobs are kept.
-        keep_dead: seconds that dead ones are.
 
     Raises:
         RedisUrlError: the URL cannot be read.
@@ -57,7 +54,7 @@ async def open_queue(
     try:
         pool = client.connection_pool if isinstance(client, Redis) else NoServer()
         redis = FairRedis(pool, default_queue_name=queue_name(prefix))
-        yield FairQueue(redis, keep=keep, keep_dead=keep_dead)
+        yield FairQueue(redis, keep=keep)
     finally:
         await disconnect(client)
 

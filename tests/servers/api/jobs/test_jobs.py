@@ -368,7 +368,7 @@ async def test_without_redis_jobs_are_unavailable(database_url: str) -> None:
 async def test_on_a_cluster_jobs_are_unavailable_and_say_why(database_url: str) -> None:
     url = "redis+cluster://127.0.0.1:1"
     async with (
-        open_queue(url, prefix="t", keep=1, keep_dead=1) as queue,
+        open_queue(url, prefix="t", keep=1) as queue,
         hand_made_parts(database_url, jobs=queue) as parts,
     ):
         answer = await Caller(api_with(parts), ADMIN).get("/v1/queues")

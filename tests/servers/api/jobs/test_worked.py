@@ -3,6 +3,8 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from partywall_workers import job
 from partywall_workers.errors import GiveUp
 from partywall_workers.queue import FairQueue
@@ -78,7 +80,10 @@ async def test_a_traceback_is_for_operators(admin: Caller, jobs_queue: FairQueue
     assert (await host.get(f"{BASE}/gone")).json() == told
 
 
-async def test_a_dead_job_is_revived(admin: Caller, jobs_queue: FairQueue) -> None:
+async def test_a_dead_job_is_revived(
+    admin: Caller, jobs_queue: FairQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", "arq.worker")  # pytest-xdist cannot carry what it says, either
     await enqueued(admin, "x", function="fail")
     await work(jobs_queue, fail)
     dead = (await admin.get(f"{BASE}/x")).json()
