@@ -163,7 +163,8 @@ class FairRedis(ArqRedis):
             raise InvalidJob("function", f"expected a name that UTF-8 carries; got {name!r}")
         if tenant not in _OURS and not _TENANT.fullmatch(tenant):
             raise InvalidJob("tenant", f"expected a tenant's id; got {tenant!r}")
-        if job_id is not None and not _JOB_ID.fullmatch(job_id):
+        # arq makes a cron job's id of its function's name, or of another that may be any text.
+        if job_id is not None and tenant not in _OURS and not _JOB_ID.fullmatch(job_id):
             raise InvalidJob(
                 "job_id",
                 "expected 1 to 200 of letters, digits, `.`, `_`, `-`, `:`, starting with a letter "
