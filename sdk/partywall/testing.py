@@ -197,8 +197,9 @@ class FakeSidecar:
             functions: the jobs' coroutine functions, as a worker's settings list them; or a
                 mapping of them by name. A job whose function is not there dies.
             tenant: whose jobs; None for everybody's.
-            ctx: what else is in `ctx` beside `job_id`, `job_try`, `enqueue_time`, `score` and
-                `tenant`: what the worker's `on_startup` would have put there.
+            ctx: what else is in `ctx` beside `job_id`, `job_try`, `enqueue_time`, `score`,
+                `tenant`, and a `redis` that can `enqueue_job`: what the worker's `on_startup` would
+                have put there.
             max_tries: of a job whose function does not say.
 
         Returns:

@@ -47,7 +47,15 @@ def by_name(functions: Functions) -> dict[str, Function]:
     """
     if isinstance(functions, Mapping):
         return {name: _function(given) for name, given in functions.items()}
-    return {_name(given): _function(given) for given in functions}
+    return {name_of(given): _function(given) for given in functions}
+
+
+def name_of(given: Any) -> str:  # noqa: ANN401 - whatever the caller gave
+    """What a worker calls it."""
+    declared = getattr(getattr(given, _DECLARED, None), "name", None)
+    named = declared or getattr(given, "name", None)
+    # One that a test has made for itself goes by the name that it has there.
+    return str(named or getattr(given, "__qualname__", "").rpartition("<locals>.")[2])
 
 
 def is_a(exc: BaseException, *names: str) -> bool:
@@ -70,10 +78,3 @@ def _function(given: Any) -> Function:  # noqa: ANN401 - whatever the caller gav
         getattr(declared, "quota", {}),
         getattr(declared, "on_refusal", "retry"),
     )
-
-
-def _name(given: Any) -> str:  # noqa: ANN401 - whatever the caller gave
-    declared = getattr(getattr(given, _DECLARED, None), "name", None)
-    named = declared or getattr(given, "name", None)
-    # One that a test has made for itself goes by the name that it has there.
-    return str(named or getattr(given, "__qualname__", "").rpartition("<locals>.")[2])

@@ -13,6 +13,7 @@ from partywall._fake.asked import Asked
 from partywall._fake.bodies import read
 from partywall._fake.core import Core
 from partywall._fake.queue import NewJob, Queue, SeenJob
+from partywall._fake.redis import PRIORITY
 from partywall._fake.refused import Refused
 from partywall.jobs.arguments import (
     HIGHEST,
@@ -24,9 +25,6 @@ from partywall.jobs.arguments import (
 )
 from partywall.jobs.records import JobStatus
 from partywall.tenants import is_tenant_id
-
-PRIORITY = 5
-"""Of a job that does not say."""
 
 
 class _Enqueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from partywall._fake.core import Core
 from partywall._fake.functions import Function, Functions, by_name, is_a
 from partywall._fake.policy import Tier
 from partywall._fake.queue import SeenJob
+from partywall._fake.redis import QUEUE_NAME, FakeRedis
 from partywall._fake.refused import Refused
 from partywall.context import Tenant, running_as
 from partywall.errors import InvalidRequest, UnknownResource
@@ -22,9 +23,6 @@ from partywall.jobs.arguments import plain
 
 MAX_TRIES = 5
 """Of a job whose function does not say."""
-
-QUEUE_NAME = "pw:jobs"
-"""Of workers that are left as they come; the ids that they give their jobs begin with it."""
 
 FIRST_REFUSAL, LONGEST_REFUSAL = 5.0, 600.0
 """Seconds before a job is tried again whose quota was refused."""
@@ -62,7 +60,7 @@ class Runner:
         self._lock = lock
         self._functions = by_name(functions)
         self._tenant = tenant
-        self._ctx = ctx
+        self._ctx = {"redis": FakeRedis(core, lock), **ctx}
         self._max_tries = max_tries
         self._served: Counter[str] = Counter()
 

@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from arq import Retry, func
 
@@ -40,6 +39,7 @@ async def test_jobs_run_in_their_tenants_context_with_arqs_ctx() -> None:
     [(ctx, args, kwargs, tenant)] = seen
     assert (tenant.id, tenant.tier, tenant.features) == ("acme", "pro", ("analytics",))
     assert (args, kwargs) == ((1,), {"two": 2})
+    assert callable(ctx.pop("redis").enqueue_job)
     assert ctx == {
         "db": "a pool",
         "job_id": "pw:jobs:acme:one",
@@ -101,6 +101,44 @@ async def test_what_a_job_enqueues_runs_in_the_same_go() -> None:
             "parent",
             "note",
         ]
+
+
+async def test_a_job_enqueues_by_its_ctx_as_with_arq() -> None:
+    async def parent(ctx: dict[str, Any]) -> list[Any]:
+        redis = ctx["redis"]
+        made = [
+            await redis.enqueue_job("note", "child", _job_id="one"),
+            await redis.enqueue_job(note, "child", _job_id="one"),
+            await redis.enqueue_job(note, "late", _tenant="other", _defer_by=60, _priority=9),
+        ]
+        return [job and job.job_id for job in made]
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "parent")
+        first, child = await sidecar.run_jobs([parent, note])
+        assert first.result[:2] == ["pw:jobs:acme:one", None]
+        assert (child.id, child.result) == ("one", "child of acme")
+        [late] = sidecar.jobs("other")
+        assert (late.status, late.priority, late.args) == ("deferred", 9, ("late",))
+        assert first.result[2] == f"pw:jobs:other:{late.id}"
+
+
+async def test_what_a_job_cannot_enqueue_fails_it_as_it_would_an_app() -> None:
+    async def parent(ctx: dict[str, Any], tenant: str, what: Any) -> None:
+        await ctx["redis"].enqueue_job("note", {1, 2} if what else 1, _tenant=tenant)
+
+    tiers: Any = {"free": {"jobs": {"max_queued": 1}}}
+    async with FakeSidecar(tiers, default_tier=None) as sidecar, Partywall() as pw:
+        for tenant in ("acme", "full"):
+            sidecar.tenant(tenant, tier="free")
+        await pw.enqueue("full", "note")
+        await pw.pause_jobs("full")
+        errors = []
+        for args in [("full", None), ("nobody", None), ("acme", "a set"), ("a b", None)]:
+            await pw.enqueue("acme", "parent", *args)
+            [ran] = await sidecar.run_jobs([parent], max_tries=1)
+            errors.append((ran.error or "").partition(":")[0])
+        assert errors == ["QueueFull", "UnknownTenant", "InvalidRequest", "InvalidRequest"]
 
 
 async def test_a_failed_job_is_due_again_after_1_2_4_seconds_and_dies_of_its_last_try() -> None:
@@ -315,71 +353,9 @@ async def test_jobs_whose_run_is_broken_off_wait_again() -> None:
         assert [job.attempts for job in await sidecar.run_jobs({"long": note})] == [1]
 
 
-async def test_finished_jobs_are_kept_a_day_and_dead_ones_14_days() -> None:
-    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
-        await pw.enqueue("acme", "note", _job_id="done")
-        await pw.enqueue("acme", "nobodys", _job_id="dead")
-        await sidecar.run_jobs([note])
-        sidecar.advance(24 * 3600)
-        assert [job.id for job in sidecar.jobs()] == ["dead"]
-        sidecar.advance(13 * 24 * 3600)
-        assert sidecar.jobs() == []
-        await pw.enqueue("acme", "note", _job_id="done")
-
-
 @pytest.mark.parametrize("function", [len, lambda ctx: None, "note", 5])
 async def test_what_is_no_coroutine_function_is_refused(function: Any) -> None:
     with pytest.raises(ConfigurationError, match="expected coroutine functions"):
         await FakeSidecar().run_jobs([function])
     with pytest.raises(ConfigurationError, match="expected coroutine functions"):
         await FakeSidecar().run_jobs({"f": function})
-
-
-@pytest.mark.parametrize(
-    ("jobs", "said"),
-    [
-        (5, "tiers.free.jobs: expected a table; got 5"),
-        ({"max": 1}, "tiers.free.jobs: expected concurrency, max_queued, rate, queue; got 'max'"),
-        ({"max_queued": -2}, "tiers.free.jobs.max_queued: expected a whole number from 0, or"),
-        ({"max_queued": True}, "max_queued: expected a whole number from 0"),
-    ],
-)
-def test_a_tiers_jobs_that_cannot_be_say_what_was_expected(jobs: Any, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
-        FakeSidecar({"free": {"jobs": jobs}})
-
-
-async def test_the_fakes_answers_are_those_of_the_contract() -> None:
-    with FakeSidecar(TIERS) as sidecar:
-        async with httpx.AsyncClient(transport=sidecar._line, base_url="http://sidecar") as http:
-            jobs = "/v1/tenants/acme/jobs"
-            new = {"function": "f", "job_id": "one", "args": [1]}
-            assert (await http.post(jobs, json=new)).status_code == 202
-            again = await http.post(jobs, json=new)
-            assert again.status_code == 200
-            assert set(again.json()) == {
-                *("job_id", "tenant", "function", "status", "priority", "attempts", "queued_at"),
-                *("run_at", "started_at", "finished_at", "error", "result", "traceback"),
-            }
-            for body, field in [
-                ({}, "function"),
-                ({"function": "f", "new": 1}, "new"),
-                ({"function": "f", "priority": 10}, "priority"),
-                ({"function": "f", "job_id": "purge"}, "job_id"),
-                (
-                    {"function": "f", "defer_by": 1, "defer_until": "2031-01-01T00:00:00Z"},
-                    "defer_until",
-                ),
-                ({"function": "f", "defer_until": "2031-01-01T00:00:00"}, "defer_until"),
-            ]:
-                answer = await http.post(jobs, json=body)
-                assert answer.status_code == 422
-                assert [fault["field"] for fault in answer.json()["errors"]] == [field]
-            for method, path, status in [
-                ("GET", f"{jobs}?status=gone", 422),
-                ("GET", f"{jobs}/two", 404),
-                ("PUT", f"{jobs}/one", 404),
-                ("GET", "/v1/tenants/a%20b/jobs", 422),
-            ]:
-                assert (await http.request(method, path)).status_code == status
-            assert (await http.get(f"{jobs}?cursor=forgotten")).json()["jobs"] == []
