@@ -12,6 +12,9 @@ from partywall_workers.scripts import Outcome, Scripts
 _MOST = 500
 """Outcomes in one call."""
 
+_PATIENCE = 5.0
+"""Seconds for one call. Said twice, an outcome is taken once: its fence tells."""
+
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -65,9 +68,10 @@ class Releases:
     async def _told(self, batch: list[_Waiting]) -> bool:
         """Tells of a batch; False: Redis did not answer, and those not given up wait again."""
         try:
-            answers = await self._scripts.release([outcome for outcome, *_ in batch])
+            async with asyncio.timeout(_PATIENCE):
+                answers = await self._scripts.release([outcome for outcome, *_ in batch])
         except (RedisError, OSError) as exc:
-            logger.warning("%d outcomes are not told yet: %s", len(batch), exc)
+            logger.warning("%d outcomes are not told yet: %s", len(batch), exc or "no answer")
             self._waiting.extendleft(reversed([one for one in batch if not _given_up(one)]))
             return False
         except Exception as exc:  # noqa: BLE001 - it is raised where the outcome was to be told

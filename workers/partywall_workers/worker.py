@@ -203,7 +203,7 @@ class FairWorker(Worker):
                         break
                     pause = _FIRST_PAUSE
                 except (RedisError, OSError) as exc:
-                    logger.warning("the queue's Redis does not answer: %s", exc)
+                    logger.warning("the queue's Redis does not answer: %s", exc or "in time")
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
             await self._drain()
@@ -329,13 +329,14 @@ class FairWorker(Worker):
         # A third at a time, so that Redis claims and releases some while we run others.
         slots = min(slots, max(1, self.max_jobs // CLAIMS))
         asked_at = time.monotonic()
-        claims = await self.pool.scripts.claim(
-            slots,
-            lease=round(self._lease * 1000),
-            keep=round(self.keep_result_s * 1000),
-            costs=self._costs,
-            lanes=self.lanes,
-        )
+        async with asyncio.timeout(self._lease):  # what it may have claimed is past by then
+            claims = await self.pool.scripts.claim(
+                slots,
+                lease=round(self._lease * 1000),
+                keep=round(self.keep_result_s * 1000),
+                costs=self._costs,
+                lanes=self.lanes,
+            )
         for claimed in claims.jobs:
             self._start(claimed, asked_at)
         if claims.jobs:
