@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from arq.jobs import serialize_result
+from arq.jobs import SerializationError, deserialize_job, serialize_result
+from arq.utils import to_unix_ms
 from redis.exceptions import RedisError
 
 from partywall_workers.environment import KEEP
@@ -19,7 +20,8 @@ from partywall_workers.errors import (
     UnknownJob,
 )
 from partywall_workers.policy import DEFAULT_LANE, SYSTEM_LANE, JobPolicy
-from partywall_workers.records import FINISHED, Backlog, Enqueued, JobRecord, Status
+from partywall_workers.reading import JobReader
+from partywall_workers.records import Backlog, Enqueued, JobRecord, Status
 from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
 from partywall_workers.serial import loads
 
@@ -33,19 +35,15 @@ FUNCTION_LIVES = 3600.0
 """Seconds since a worker with a function was last seen for which the function is known."""
 
 _CHUNK = 500
-"""Jobs looked at, or purged, in one call."""
+"""Jobs purged, or tenants looked at, in one call."""
 
 _TENANTS = 50
 """Tenants told of, or written, in one call: it holds the server up for some 2 ms."""
-
-_MOST_LOOKED_AT = 20_000
-"""Jobs looked at for one page: a page of a rare status may be short, and has a next one."""
 
 _LONGEST_POLL = 0.25
 
 # Where a class has a method `list`, `list[...]` in its annotations would mean that.
 _Jobs = list[JobRecord]
-_Found = list[JobRecord | None]
 _Backlogs = list[Backlog]
 _Tenants = list[str]
 
@@ -72,6 +70,7 @@ class FairQueue:
         self._timeout = timeout
         self._scripts = redis.scripts
         self._names = redis.names
+        self._reader = JobReader(redis)
         self._commands: Any = redis  # redis-py's annotations are those of both its faces
 
     async def enqueue(
@@ -140,7 +139,7 @@ class FairQueue:
             QueueUnavailable: Redis did not answer.
         """
         async with self._answering():
-            (record,) = await self._records(tenant, [job_id])
+            (record,) = await self._reader.records(tenant, [job_id])
         if record is None:
             raise UnknownJob(tenant, job_id)
         return record
@@ -173,29 +172,7 @@ class FairQueue:
         """
         below = _sequence(after)
         async with self._answering():
-            if status in ("running", "dead"):
-                return await self._listed(tenant, status, below, limit)
-            found: _Jobs = []
-            for _ in range(_MOST_LOOKED_AT // _CHUNK):
-                upper = "+inf" if below is None else f"({below}"
-                chunk = await self._commands.zrevrangebyscore(
-                    self._names.of("all", tenant),
-                    upper,
-                    "-inf",
-                    start=0,
-                    num=limit + 1 if status is None else _CHUNK,
-                    withscores=True,
-                )
-                ids = [job_id.decode() for job_id, _ in chunk]
-                for (_, score), record in zip(chunk, await self._records(tenant, ids), strict=True):
-                    if len(found) == limit:
-                        return found, str(below)
-                    below = int(score)
-                    if record is not None and status in (None, record.status):
-                        found.append(record)
-                if len(chunk) < (limit + 1 if status is None else _CHUNK):
-                    return found, None
-        return found, str(below)
+            return await self._reader.page(tenant, status, below, limit)
 
     async def cancel(self, tenant: str, job_id: str, *, wait: float = 2.0) -> JobRecord:
         """Cancels a job that waits; asks the worker of one that runs, and waits for it.
@@ -399,83 +376,25 @@ class FairQueue:
             await self._scripts.pause(tenant, paused=paused)
         return paused
 
-    async def _listed(
-        self, tenant: str, status: Status, below: int | None, limit: int
-    ) -> tuple[_Jobs, str | None]:
-        """A page of those that have a set of their own, which is small."""
-        key = self._names.of("running" if status == "running" else "dead", tenant)
-        ids = [job_id.decode() for job_id in await self._commands.zrange(key, 0, -1)]
-        if not ids:
-            return [], None
-        scores = await self._commands.zmscore(self._names.of("all", tenant), ids)
-        order = sorted(
-            (
-                (int(score), job_id)
-                for score, job_id in zip(scores, ids, strict=True)
-                if score is not None and (below is None or score < below)
-            ),
-            reverse=True,
-        )
-        page = order[:limit]
-        records = await self._records(tenant, [job_id for _, job_id in page])
-        found = [record for record in records if record is not None and record.status == status]
-        return found, str(page[-1][0]) if len(order) > limit else None
-
-    async def _records(self, tenant: str, job_ids: Sequence[str]) -> _Found:
-        if not job_ids:
-            return []
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hgetall(self._names.job(tenant, job_id))
-                pipe.get(self._names.result(tenant, job_id))
-            answers = await pipe.execute()
-        return [
-            self._record(tenant, job_id, fields, result)
-            for job_id, fields, result in zip(job_ids, answers[::2], answers[1::2], strict=True)
-        ]
-
-    def _record(
-        self, tenant: str, job_id: str, fields: dict[bytes, bytes], result: bytes | None
-    ) -> JobRecord | None:
-        if not fields:
-            return None
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-        status = cast("Status", text["status"])
-        returned = None
-        if result is not None and status == "succeeded":
-            returned = (self.redis.job_deserializer or loads)(result)["r"]
-        return JobRecord(
-            tenant=tenant,
-            job_id=job_id,
-            function=text["function"],
-            status=status,
-            priority=int(text["priority"]),
-            attempts=int(text["attempts"]),
-            queued_at=int(text["queued_at"]),
-            run_at=int(text["run_at"]),
-            started_at=_instant(text, "started_at"),
-            finished_at=_instant(text, "finished_at") if status in FINISHED else None,
-            error=text.get("error") or None,
-            traceback=text.get("traceback") or None,
-            result=returned,
-        )
-
     def _cancelled(self, tenant: str, job_id: str, payload: bytes) -> bytes:
         """The result that arq's handle takes for a job cancelled before it began."""
-        job = (self.redis.job_deserializer or loads)(payload)
+        try:
+            job = deserialize_job(payload, deserializer=self.redis.job_deserializer or loads)
+        except SerializationError:
+            return b""  # nothing that could be told; it is cancelled all the same
         at = time.time_ns() // 1_000_000
         arq_id = self._names.arq_id(tenant, job_id)
         result = serialize_result(
-            job["f"],
-            job["a"],
-            job["k"],
-            job["t"] or 0,
-            job["et"],
+            job.function,
+            job.args,
+            job.kwargs,
+            job.job_try or 0,
+            to_unix_ms(job.enqueue_time),
             False,
             asyncio.CancelledError(),
             at,
             at,
-            f"{arq_id}:{job['f']}",
+            f"{arq_id}:{job.function}",
             self.name,
             arq_id,
             serializer=self.redis.job_serializer,
@@ -503,11 +422,6 @@ def _sequence(after: str | None) -> int | None:
     if not after.isascii() or not after.isdecimal():
         raise InvalidJob("cursor", f"expected one that a page gave; got {after!r}")
     return int(after)
-
-
-def _instant(text: Mapping[str, str], name: str) -> int | None:
-    value = text.get(name)
-    return None if value is None else int(value)
 
 
 def _ms(seconds: float) -> int:

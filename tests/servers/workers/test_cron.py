@@ -13,7 +13,7 @@ from partywall.context import current_tenant
 from partywall_workers.worker import FairWorker
 from tests.servers.workers.working import Ctx, Held, Work
 
-NEVER = {"month": 1, "day": 1, "hour": 0, "minute": 0}
+NEVER: dict[str, Any] = {"month": 1, "day": 1, "hour": 0, "minute": 0}
 
 
 def at_startup(function: Any, **options: Any) -> Any:
