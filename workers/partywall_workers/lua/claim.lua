@@ -96,8 +96,8 @@ local function serve(lane, fence)
     if tenant.lane ~= lane then
       redis.call('ZREM', active, tenant.id)
       arrange(tenant)
-    elseif not may_start(tenant) then
-      arrange(tenant)
+    elseif not may_start(tenant) or rate_wait(tenant) > 0 then
+      arrange(tenant) -- a keeper has come, or the clock has stepped back
     else
       promote(tenant)
       local first = redis.call('ZPOPMIN', of('ready', tenant.id))
