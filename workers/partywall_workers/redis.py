@@ -25,6 +25,9 @@ from partywall_workers.serial import dumps, loads, sendable
 MAX_PAYLOAD = 1 << 20
 """Bytes of function and arguments; what is larger belongs into a store, and its key here."""
 
+MAX_DELAY = 3_155_760_000
+"""Seconds until a job may start, or must have: a hundred years."""
+
 DEFAULT_PRIORITY = 5
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -261,6 +264,6 @@ def _milliseconds(field: str, delay: _Delay) -> int | None:
         milliseconds = to_ms(delay)
     except (TypeError, ValueError, OverflowError) as exc:
         raise InvalidJob(field, f"expected seconds; got {delay!r}") from exc
-    if milliseconds < 0:
-        raise InvalidJob(field, f"expected seconds from 0; got {delay!r}")
+    if not 0 <= milliseconds <= MAX_DELAY * 1000:
+        raise InvalidJob(field, f"expected seconds from 0 to {MAX_DELAY}; got {delay!r}")
     return milliseconds
