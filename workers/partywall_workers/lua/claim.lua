@@ -56,10 +56,6 @@ local function bring_due()
     redis.call('ZREM', one_of('due'), id)
     arrange(tenant_of(id))
   end
-  -- The last sidecar has gone: who waited for it to write a policy goes on by the defaults.
-  if redis.call('EXISTS', one_of('wanted')) == 1 and not keeper_lives() then
-    for _, id in ipairs(redis.call('SRANDMEMBER', one_of('wanted'), 100)) do arrange(tenant_of(id)) end
-  end
 end
 
 local function start(tenant, tag, job, fence)

@@ -14,9 +14,13 @@ local times = {}
 local counted = {}
 local keeper = nil
 
-local function keeper_lives()
-  if keeper == nil then keeper = redis.call('EXISTS', one_of('keeper')) == 1 end
-  return keeper
+-- When the last sidecar that writes policies counts as gone; nil: there is none.
+local function keeper_until()
+  if keeper == nil then
+    local left = redis.call('PTTL', one_of('keeper'))
+    keeper = left >= 0 and now + left + 1
+  end
+  return keeper or nil
 end
 
 local function text_or_nil(text)
@@ -102,7 +106,7 @@ end
 
 -- While no sidecar lives to write policies, a tenant without one goes on by the defaults.
 local function may_start(tenant)
-  return not tenant.held and not tenant.paused and (tenant.known or not keeper_lives())
+  return not tenant.held and not tenant.paused and (tenant.known or not keeper_until())
 end
 
 local function want_policy(tenant)
@@ -137,16 +141,19 @@ end
 
 -- When it may start one: now (true), at an instant, or nil: somebody arranges it anew.
 local function next_start(tenant)
-  if not may_start(tenant) then return nil end
+  if tenant.held or tenant.paused then return nil end
   if tenant.concurrency and running_of(tenant) >= tenant.concurrency then return nil end
   local at = has_job(tenant)
+  if at and not tenant.known and keeper_until() then
+    return math.max(at == true and now or at, keeper_until())
+  end
   if at ~= true then return at end
   local wait = rate_wait(tenant)
   return wait == 0 or now + wait
 end
 
 -- Puts a tenant where it belongs: among the active, among those whose time comes, or nowhere (it has
--- no job, or waits for a slot, an operator or the sidecar, each of which arranges it anew).
+-- no job, or waits for a slot or an operator, each of which arranges it anew).
 local function arrange(tenant)
   local active, at = of('active', tenant.lane), next_start(tenant)
   if at == true then
