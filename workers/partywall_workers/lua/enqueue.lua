@@ -55,7 +55,11 @@ local function enqueue(at)
   redis.call('SET', payload_key(id, job), payload)
   redis.call('DEL', result_key(id, job))
   redis.call('ZADD', Q, whole(run_at), arq_id(id, job))
-  redis.call('ZADD', of('all', id), sequence, job)
+  if redis.call('ZADD', of('all', id), sequence, job) == 0 then
+    -- Redis has forgotten an older job of this id before we have.
+    redis.call('ZREM', of('kept', id), job)
+    redis.call('ZREM', of('dead', id), job)
+  end
   if run_at > now then
     defer(tenant, job, run_at)
   else
