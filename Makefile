@@ -26,8 +26,8 @@ help: ## show this
 	@echo 'make TARGET [ARGS="..."]'
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile
 
-run: $(VENV)/installed-all ## start the sidecar on http://127.0.0.1:8080; Ctrl-C stops it
-	@exec $(BIN)/partywall serve $(ARGS)
+run: $(VENV)/installed-all ## start the sidecar on http://127.0.0.1:8080 and a worker; Ctrl-C stops both
+	@exec $(BIN)/partywall serve --with-worker $(ARGS)
 
 test: $(VENV)/installed-dev ## run the whole test suite, on real servers
 	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
