@@ -142,7 +142,7 @@ class Outcome:
     def words(self) -> tuple[str | bytes | int, ...]:
         """As `release.lua` takes it."""
         how: str = self.how
-        if how == "retry":
+        if how in ("retry", "dead"):
             flags = (self.uncounted, self.refused, self.consumed, self.ran)
             how += "".join(letter for letter, on in zip("urcs", flags, strict=True) if on)
         return (

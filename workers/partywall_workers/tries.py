@@ -308,6 +308,8 @@ class Try:
             error=error,
             traceback=traceback,
             owed=self._charge.owed(ran=self._ran, given_back=given_back),
+            consumed=self._charge.consumed,
+            ran=self._ran,
         )
 
     def _error_result(self, exc: BaseException) -> bytes:

@@ -5,8 +5,8 @@
 -- ARGV[2..] for each try 9: 'tenant:id', fence, how ('succeeded', 'failed', 'dead', 'cancelled',
 --          'retry'), milliseconds that the job is kept, milliseconds until the next try, result as
 --          arq has it or '', error, traceback, owed: quota items to give back, as JSON, or ''
---          how 'retry' may be followed by letters: u: the try does not count, r: for want of quota,
---          c: quota items are consumed, s: it has run
+--          how 'retry' or 'dead' may be followed by letters: u: the try does not count, r: for want
+--          of quota, c: quota items are consumed, s: it has run
 -- returns  for each try 1, or 0: it is somebody else's by now, and nothing was changed
 --
 -- The fence is the number of this very start, so what a worker says that was taken for dead, and
@@ -16,6 +16,12 @@
 --- @include "rate"
 --- @include "tenants"
 --- @include "finish"
+
+-- What its next try must know, or the first after it is revived.
+local function keep_deeds(key, letters)
+  if string.find(letters, 'c', 1, true) then redis.call('HSET', key, 'consumed', 1) end
+  if string.find(letters, 's', 1, true) then redis.call('HSET', key, 'ran', 1) end
+end
 
 local function retry(tenant, id, job, v, letters, delay, error, traceback, owed)
   local key = job_key(id, job)
@@ -27,8 +33,7 @@ local function retry(tenant, id, job, v, letters, delay, error, traceback, owed)
   redis.call('HSET', key, 'status', status, 'attempts', attempts, 'run_at', whole(run_at),
     'error', error, 'traceback', traceback)
   if string.find(letters, 'r', 1, true) then redis.call('HINCRBY', key, 'refusals', 1) end
-  if string.find(letters, 'c', 1, true) then redis.call('HSET', key, 'consumed', 1) end
-  if string.find(letters, 's', 1, true) then redis.call('HSET', key, 'ran', 1) end
+  keep_deeds(key, letters)
   if owed ~= '' then
     redis.call('HSET', key, 'owed', owed)
   else
@@ -56,6 +61,11 @@ local function release(at)
   local how, keep, delay = ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local letters = string.match(how, '^retry(.*)$')
   if letters and v[5] then how, letters = 'cancelled', nil end
+  local deeds = string.match(how, '^dead(.*)$')
+  if deeds then
+    keep_deeds(job_key(id, job), deeds)
+    how = 'dead'
+  end
   if letters then
     retry(tenant, id, job, v, letters, delay, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
   else

@@ -21,7 +21,7 @@ if tenant.max_queued and waiting_of(tenant) >= tenant.max_queued then
   return {'full', whole(tenant.max_queued)}
 end
 redis.call('HSET', key, 'status', 'queued', 'attempts', 0, 'run_at', whole(now))
-redis.call('HDEL', key, 'finished_at', 'error', 'traceback', 'cancel', 'refusals', 'expires')
+redis.call('HDEL', key, 'finished_at', 'error', 'traceback', 'cancel', 'expires')
 redis.call('PERSIST', key)
 redis.call('PERSIST', payload_key(id, job))
 redis.call('DEL', result_key(id, job))

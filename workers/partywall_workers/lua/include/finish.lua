@@ -21,7 +21,12 @@ end
 local function finish(tenant, id, status, keep, result, error, traceback, owed, had_error)
   local key = job_key(tenant.id, id)
   tenant.ended = (tenant.ended or 0) + 1
-  if owed ~= '' then redis.call('LPUSH', one_of('owed'), owed) end
+  if owed ~= '' then
+    redis.call('LPUSH', one_of('owed'), owed)
+    -- If it is revived, it takes them anew, by a key that is not yet used.
+    redis.call('HDEL', key, 'consumed', 'ran')
+    redis.call('HINCRBY', key, 'refusals', 1)
+  end
   redis.call('ZREM', Q, arq_id(tenant.id, id))
   forget_abort(tenant, id)
   if keep == 0 then
