@@ -76,8 +76,11 @@ local function start(tenant, tag, job, fence)
   tenant.served = true
   rate_charge(tenant)
   count(tenant, 'claims')
-  local expired = 0 -- what has run before was in time
-  if v[4] and v[8] ~= '1' and now > tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0') then expired = 1 end
+  local expired = 0
+  if v[4] and v[8] ~= '1' then -- what has run before was in time
+    local by = tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0')
+    if now > by then expired = 1 end
+  end
   started[#started + 1] = {id, job, redis.call('GET', payload_key(id, job)) or '', whole(fence),
     attempts, v[3] or '0', expired, v[6] or '0', v[7] or '0', v[8] or '0',
     tenant.tier or '', tenant.features}
