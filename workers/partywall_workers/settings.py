@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from arq.worker import Worker
@@ -15,6 +16,10 @@ from partywall_workers.worker import FairWorker
 logger = logging.getLogger("partywall.worker")
 
 _OURS = frozenset({"queues", "sidecar_url", "token", "key_prefix"})
+_REDIS = frozenset({"redis_url", "redis_settings", "redis_pool"})
+
+_CLOSE = 0.8
+"""How alike a name must be to one of a setting's to be called misspelt; 1 is the same."""
 
 
 class FairWorkerSettings:
@@ -53,24 +58,45 @@ def create_worker(settings: type, **kwargs: Any) -> FairWorker:  # noqa: ANN401 
         InvalidJob: a setting cannot be.
         RuntimeError: there is no function.
     """
-    known = {
+    known = _known()
+    given = {name: getattr(settings, name) for name in known if hasattr(settings, name)}
+    _tell_unknown(settings, known)
+    given.setdefault("lanes", getattr(settings, "queues", (DEFAULT_LANE,)))
+    prefix = getattr(settings, "key_prefix", None)
+    if prefix is not None:
+        given.setdefault("queue_name", queue_name(prefix))
+    if not _REDIS.isdisjoint(kwargs):  # they say it in one way, the class perhaps in another
+        given = {name: value for name, value in given.items() if name not in _REDIS}
+    given |= kwargs
+    url, token = getattr(settings, "sidecar_url", None), getattr(settings, "token", None)
+    own = given.get("sidecar") is None and (url is not None or token is not None)
+    if own:
+        given["sidecar"] = Partywall(url, token=token)
+    worker = FairWorker(**given)
+    worker.owns_sidecar = worker.owns_sidecar or own
+    return worker
+
+
+def _known() -> set[str]:
+    """What settings may be named, apart from those of ours that are no arguments."""
+    return {
         name
         for kind in (Worker, FairWorker)
         for name in inspect.signature(kind).parameters
         if name != "kwargs"
     }
-    given = {name: getattr(settings, name) for name in known if hasattr(settings, name)}
+
+
+def _tell_unknown(settings: type, known: set[str]) -> None:
+    """Warns of names that are most likely misspelt; classes may have others of their own."""
     for name in dir(settings):
-        if not name.startswith("_") and name not in known | _OURS:
-            logger.info("%s.%s is no setting of a worker's", settings.__name__, name)
-    given.setdefault("lanes", getattr(settings, "queues", (DEFAULT_LANE,)))
-    prefix = getattr(settings, "key_prefix", None)
-    if prefix is not None:
-        given.setdefault("queue_name", queue_name(prefix))
-    url, token = getattr(settings, "sidecar_url", None), getattr(settings, "token", None)
-    if url is not None or token is not None:
-        given.setdefault("sidecar", Partywall(url, token=token))
-    return FairWorker(**(given | kwargs))
+        if name.startswith("_") or name in known | _OURS:
+            continue
+        meant = get_close_matches(name, sorted(known | _OURS), 1, _CLOSE)
+        if meant:
+            logger.warning(
+                "%s.%s is no setting of a worker's: is %s meant?", settings.__name__, name, meant[0]
+            )
 
 
 def run_worker(settings: type, **kwargs: Any) -> FairWorker:  # noqa: ANN401 - FairWorker's

@@ -87,6 +87,9 @@ class FairWorker(Worker):
         poll_delay: arq's; of no use here, where workers are woken.
         kwargs: whatever else `arq.Worker` takes.
 
+    Attributes:
+        owns_sidecar: whether `close` closes the sidecar's client as well.
+
     Raises:
         InvalidJob: a setting cannot be.
         RuntimeError: there is no function.
@@ -130,6 +133,8 @@ class FairWorker(Worker):
             allow_abort_jobs=allow_abort_jobs,
             **kwargs,
         )
+        if self.max_jobs < 1:
+            raise InvalidJob("max_jobs", f"expected a whole number from 1; got {self.max_jobs!r}")
         pool = self._pool if isinstance(self._pool, FairRedis) else None
         self.job_serializer = self.job_serializer or (pool and pool.job_serializer) or dumps
         self.job_deserializer = self.job_deserializer or (pool and pool.job_deserializer) or loads
@@ -140,7 +145,7 @@ class FairWorker(Worker):
         self.keep_dead_ms = round(kept * 1000)
         self._lease = lease
         self._sidecar = sidecar
-        self._own_sidecar = sidecar is None
+        self.owns_sidecar = sidecar is None
         self._costs = self._declared_costs()
         self._tries: dict[int, Try] = {}
         self._stopping = False
@@ -236,7 +241,7 @@ class FairWorker(Worker):
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
         finally:
-            if self._own_sidecar and self._sidecar is not None:
+            if self.owns_sidecar and self._sidecar is not None:
                 await self._sidecar.aclose()
                 self._sidecar = None
             await self._pool.aclose(close_connection_pool=True)
