@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.job_peers import batched
+from benchmarks.job_workers import MAX_JOBS
 from benchmarks.report import Row
 from partywall_workers.policy import JobPolicy
 from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
 from partywall_workers.scripts import NewJob, Outcome
 from partywall_workers.serial import dumps
+from partywall_workers.worker import CLAIMS
 
 FEW, MANY = 10, 100_000
-CLAIMS = 100
-SLOTS = 100
-"""Jobs claimed in one call, as by an idle worker of max_jobs=100."""
+CALLS = 200
+SLOTS = MAX_JOBS // CLAIMS
+"""Jobs claimed in one call, as the measured workers do."""
 
 LEASE = 15_000
 KEEP = 86_400_000
@@ -38,8 +40,8 @@ async def rows(url: str) -> list[Row]:
     try:
         for tenants, redis in queues.items():
             # Nobody's backlog ends, so all claims find the same.
-            await _fill(redis, tenants, each=max(2, 2 * SLOTS * CLAIMS // tenants))
-        for _ in range(CLAIMS):
+            await _fill(redis, tenants, each=max(2, 2 * SLOTS * CALLS // tenants))
+        for _ in range(CALLS):
             for tenants, redis in queues.items():
                 await _claim(redis, costs[tenants])
     finally:

@@ -29,6 +29,7 @@ from benchmarks.job_peers import (
     running,
     until,
 )
+from benchmarks.job_workers import MAX_JOBS
 from benchmarks.report import Row
 
 JOBS = 10_000
@@ -38,8 +39,6 @@ SINGLES = 50
 
 UNDER_WAY = 200
 """Jobs of the noisy tenant that are done when the victim's arrives."""
-
-MAX_JOBS = 100
 
 Figures = Mapping[Peer, list[float]]
 
