@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextvars import Context
 
 from redis.exceptions import RedisError
 
@@ -49,7 +50,8 @@ class Releases:
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, until, told))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+            # It speaks for many jobs, and is no part of this one.
+            self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
         return await told
 
     async def _send(self) -> None:
