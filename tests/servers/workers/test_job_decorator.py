@@ -1,5 +1,6 @@
 """What `@job` declares, and what cannot be declared or enqueued."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -212,18 +213,22 @@ async def test_a_job_of_nobodys_is_refused(work: Work) -> None:
 
 
 async def test_a_job_may_be_deferred_until_an_instant(work: Work) -> None:
-    until = datetime.now(UTC) + timedelta(hours=1)
+    until = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     await work.enqueue("held", _job_id="it", _defer_until=until)
     record = await work.queue.get("acme", "it")
-    assert record.run_at == int(until.timestamp() * 1000)
+    assert record.run_at == until.timestamp() * 1000
     assert record.status == "deferred"
 
 
 async def test_an_unknown_function_is_refused_once_workers_are_known(work: Work) -> None:
     await work.enqueue("anything")
-    async with work.running(Held().function()) as worker:
-        while not await work.queue.functions():
-            await worker.pool.ping()
+    started = asyncio.Event()
+
+    async def startup(ctx: Ctx) -> None:
+        started.set()
+
+    async with work.running(Held().function(), on_startup=startup):
+        await started.wait()
         with pytest.raises(UnknownFunction, match="no worker has a function 'anything'"):
             await work.enqueue("anything")
         await work.enqueue("held", _defer_by=3600)

@@ -81,6 +81,11 @@ class Work:
         )
         return claims.jobs
 
+    async def seen(self, workers: int = 1) -> None:
+        """Waits until so many workers have said that they live."""
+        while await self.queue.workers() < workers:  # noqa: ASYNC110 - they say so in Redis alone
+            await asyncio.sleep(0.01)
+
     async def status(self, handle: Job) -> str:
         """How the queue's record has a job."""
         named = self.redis.names.parts(handle.job_id)
