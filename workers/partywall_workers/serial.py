@@ -15,6 +15,11 @@ from partywall_workers.errors import JobError, NotJson
 MAX_DEPTH = 100
 """Lists and objects within an argument or a result; readers of JSON have limits of their own."""
 
+_CHECKED = (
+    ("a", "args", MAX_DEPTH + 1),
+    ("k", "kwargs", MAX_DEPTH + 1),
+    ("r", "result", MAX_DEPTH),
+)
 _ERROR = "__error__"
 _PLAIN = (int, float, bool, type(None))
 
@@ -31,9 +36,9 @@ def dumps(data: dict[str, Any]) -> bytes:
     """
     if data.get("s") is False and isinstance(data["r"], BaseException):
         data = data | {"r": _error_as_json(data["r"])}
-    for key, name in (("a", "args"), ("k", "kwargs"), ("r", "result")):
+    for key, name, depth in _CHECKED:
         if key in data:
-            _check(data[key], name, MAX_DEPTH + 1)
+            _check(data[key], name, depth)
     return json.dumps(data, separators=(",", ":")).encode()
 
 
