@@ -173,4 +173,5 @@ async def test_a_tenant_that_never_started_anything_leaves_no_key_for_ever(jobs:
         ("counts",),
         ("wanted",),
         ("keeper:wake",),
+        ("wake", "default"),  # a lane's, not the tenant's
     }

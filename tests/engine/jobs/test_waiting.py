@@ -41,6 +41,22 @@ async def test_a_deferred_job_starts_at_its_time_and_not_before(jobs: Jobs):
     assert "until" in ids(await jobs.claim())
 
 
+async def test_who_waits_is_woken_for_a_time_earlier_than_it_knows_of(jobs: Jobs):
+    wake = jobs.redis.names.of("wake", "default")
+
+    async def woken() -> bool:
+        return bool(await jobs.redis.exists(wake))
+
+    await jobs.add("acme", "first", defer_by=10)
+    assert await woken()
+    assert (await jobs.claims()).pause == 10
+    await jobs.add("beta", "later", defer_by=20)
+    assert not await woken()  # whoever waits looks in 10 s, anyhow
+    await jobs.add("beta", "sooner", defer_by=1)
+    assert await woken()
+    assert (await jobs.claims()).pause == 1
+
+
 async def test_jobs_whose_time_has_come_take_their_place_by_priority(jobs: Jobs):
     await jobs.add("acme", "urgent", priority=9, defer_by=10)
     await jobs.add("acme", "old", priority=5)

@@ -152,6 +152,14 @@ local function next_start(tenant)
   return wait == 0 or now + wait
 end
 
+-- Notes when a tenant's time comes. Who waits for work waits for the first of these times at most:
+-- for an earlier one it must be woken, to wait anew.
+local function come_back(tenant, at)
+  local first = redis.call('ZRANGE', one_of('due'), 0, 0, 'WITHSCORES')
+  if not first[2] or at < tonumber(first[2]) then tenant.awake = true end
+  redis.call('ZADD', one_of('due'), whole(at), tenant.id)
+end
+
 -- Puts a tenant where it belongs: among the active, among those whose time comes, or nowhere (it has
 -- no job, or waits for a slot or an operator, each of which arranges it anew).
 local function arrange(tenant)
@@ -167,7 +175,7 @@ local function arrange(tenant)
   end
   redis.call('ZREM', active, tenant.id)
   if at then
-    redis.call('ZADD', one_of('due'), whole(at), tenant.id)
+    come_back(tenant, at)
   else
     redis.call('ZREM', one_of('due'), tenant.id)
   end
@@ -186,7 +194,7 @@ local function requeue(tenant)
     return
   end
   redis.call('ZREM', active, tenant.id)
-  if at then redis.call('ZADD', one_of('due'), whole(at), tenant.id) end
+  if at then come_back(tenant, at) end
 end
 
 -- Puts a job among those that wait for their time.
