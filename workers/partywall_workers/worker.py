@@ -65,6 +65,7 @@ _OWED_EVERY = 5.0
 _BURST_WAIT = 0.02
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+_MAIN_ENDS = 1.0
 
 logger = logging.getLogger("partywall.worker")
 
@@ -415,7 +416,7 @@ class FairWorker(Worker):
         """Waits for the loop of a worker that is closed while it runs."""
         main = self.main_task
         if main is not None and main is not asyncio.current_task():
-            await asyncio.wait({main}, timeout=LONGEST_WAIT)
+            await asyncio.wait({main}, timeout=_MAIN_ENDS)
             if not main.done():  # it is within a hook of its start, or waits for what it runs
                 main.cancel()
                 await asyncio.wait({main})
