@@ -26,6 +26,7 @@ from partywall_service.admin_token import keep_admin_token
 from partywall_service.app import create_app, create_app_from_env
 from partywall_service.embedded import EmbeddedError, EmbeddedServers
 from partywall_service.engine.connect import RedisUrlError, connect
+from partywall_service.jobs.connect import NO_CLUSTER, can_queue
 from partywall_service.ledger.engine import create_ledger_engine
 from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.ledger.migrations import NOT_MIGRATED, database_at_head, upgrade
@@ -67,6 +68,8 @@ def serve(settings: Settings, *, workers: int = 1, with_worker: bool = False) ->
     configure_logging()
     with _StopSignals() as signals, ExitStack() as stack:
         _check(settings)
+        if with_worker:
+            _check_queue(settings)
         try:
             listener = stack.enter_context(listening(settings.host, settings.port))
         except CannotListen as exc:
@@ -131,6 +134,12 @@ def _check_jobs_url(url: str) -> None:
         connect(url)
     except RedisUrlError as exc:
         raise ServeError(f"PARTYWALL_JOBS_REDIS_URL: {exc}") from exc
+
+
+def _check_queue(settings: Settings) -> None:
+    url = settings.jobs_redis_url or settings.redis_url
+    if url is not None and not can_queue(url):
+        raise ServeError(f"no worker can run: {NO_CLUSTER}")
 
 
 def _embedded(settings: Settings) -> EmbeddedServers | None:

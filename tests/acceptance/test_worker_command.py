@@ -244,3 +244,12 @@ def test_a_dead_worker_is_started_again_and_none_outlives_a_killed_sidecar(
     one.kill()
     eventually(lambda: not again.is_running(), psutil.NoSuchProcess)
     assert "Traceback" not in one.log
+
+
+def test_serve_with_a_worker_refuses_a_cluster_that_no_worker_can_use(
+    sidecar: SidecarFactory,
+) -> None:
+    env = {"PARTYWALL_REDIS_URL": "redis+cluster://127.0.0.1:1"}
+    said = sidecar(env=env, arguments=["--with-worker"], start=False).refusal()
+    assert "PARTYWALL_JOBS_REDIS_URL must name one" in said
+    assert said.count("\n") == 1

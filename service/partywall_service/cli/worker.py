@@ -27,7 +27,7 @@ def worker(
     settings: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE.SETTINGS]",
+            metavar="MODULE.SETTINGS",
             help="A class derived from FairWorkerSettings, or one of arq's; left out, Partywall's "
             "own maintenance jobs.",
             show_default=False,
