@@ -1,9 +1,12 @@
 """What goes for the jobs of a function: what it declares, else what its worker is set to."""
 
-from typing import NamedTuple
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from arq.cron import CronJob
-from arq.worker import Function, Worker
+from arq.worker import Function, Worker, func
 
 from partywall_workers.job import JobOptions, options_of
 
@@ -51,3 +54,23 @@ def terms_of(worker: Worker, function: Function | CronJob | None) -> Terms:
         keep=max(kept, CRON_KEPT) if isinstance(function, CronJob) else kept,
         keeps_result=kept > 0,
     )
+
+
+def declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
+    """As arq has it, with what `@job` declares where arq's `func` was not told otherwise."""
+    if not isinstance(function, Function | str):
+        return declared(func(function, name=options_of(function).name))
+    given = func(function)
+    options = options_of(given.coroutine)
+    return replace(
+        given,
+        timeout_s=options.timeout if given.timeout_s is None else given.timeout_s,
+        keep_result_s=options.keep_result if given.keep_result_s is None else given.keep_result_s,
+        max_tries=options.max_tries if given.max_tries is None else given.max_tries,
+    )
+
+
+def costs_of(functions: Mapping[str, Function | CronJob]) -> bytes:
+    """Costs that are not 1, as `claim.lua` takes them."""
+    costs = {name: options_of(one.coroutine).cost for name, one in functions.items()}
+    return json.dumps({name: cost for name, cost in costs.items() if cost != 1}).encode()

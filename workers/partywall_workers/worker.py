@@ -6,26 +6,25 @@ job, leave a killed worker's jobs for minutes, and end the worker with a hook's 
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from signal import Signals
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from arq.connections import ArqRedis, RedisSettings, create_pool, log_redis_info
 from arq.cron import CronJob
 from arq.utils import to_seconds
-from arq.worker import Function, Worker, func
+from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from partywall import Partywall
 from partywall.context import Tenant, running_as
 from partywall.errors import SidecarUnavailable
+from partywall_workers.background import again_and_again, guarded, woken
 from partywall_workers.debts import pay_back
 from partywall_workers.environment import (
     default_keep,
@@ -44,6 +43,7 @@ from partywall_workers.redis import FairRedis
 from partywall_workers.releases import Releases
 from partywall_workers.scripts import Claimed
 from partywall_workers.serial import dumps, loads
+from partywall_workers.terms import costs_of, declared
 from partywall_workers.tries import Try
 
 LEASE = 15.0
@@ -54,6 +54,8 @@ DRAIN = 10.0
 
 LONGEST_WAIT = 2.0
 """Seconds between looks at an empty queue, in case whoever was woken for it has died."""
+
+SHORTEST_WAIT = 0.001
 
 CLAIMS = 3
 """Calls in which a worker without work claims as many jobs as it may run."""
@@ -68,6 +70,15 @@ _LONGEST_PAUSE = 2.0
 _MAIN_ENDS = 1.0
 
 logger = logging.getLogger("partywall.worker")
+
+
+class _Parts(NamedTuple):
+    """What a worker works with while it runs."""
+
+    queue: FairQueue
+    leases: Leases
+    releases: Releases
+    presence: Presence
 
 
 class FairWorker(Worker):
@@ -125,7 +136,7 @@ class FairWorker(Worker):
         if redis_pool is None and redis_settings is None:
             redis_pool = FairRedis.from_url(redis_url or default_redis_url(), queue_name=name)
         super().__init__(
-            [_declared(one) for one in functions],
+            [declared(one) for one in functions],
             queue_name=name,
             redis_pool=redis_pool,
             redis_settings=redis_settings,
@@ -147,15 +158,12 @@ class FairWorker(Worker):
         self._lease = lease
         self._sidecar = sidecar
         self.owns_sidecar = sidecar is None
-        self._costs = self._declared_costs()
+        self._costs = costs_of(self.functions)
         self._tries: dict[int, Try] = {}
         self._stopping = False
         self._stopped = asyncio.Event()
         self._slot_free = asyncio.Event()
-        self._queue: FairQueue | None = None
-        self._leases: Leases | None = None
-        self._releases: Releases | None = None
-        self._presence: Presence | None = None
+        self._parts: _Parts | None = None
 
     @property
     def pool(self) -> FairRedis:
@@ -163,6 +171,13 @@ class FairWorker(Worker):
         if not isinstance(self._pool, FairRedis):
             raise RuntimeError("the worker is not open: it has not run yet, or is closed")
         return self._pool
+
+    @property
+    def parts(self) -> "_Parts":
+        """What it works with while it runs."""
+        if self._parts is None:
+            raise RuntimeError("the worker has not run yet")
+        return self._parts
 
     @property
     def sidecar(self) -> Partywall:
@@ -177,20 +192,13 @@ class FairWorker(Worker):
 
     async def guarded(self, hook: Callable[..., Awaitable[Any]], ctx: Mapping[Any, Any]) -> None:
         """Calls a hook; what it raises is logged, and harms nobody."""
-        try:
-            async with asyncio.timeout(self.job_timeout_s):
-                await hook(ctx)
-        except BaseException as exc:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # not the hook's own doing
-            logger.exception("a hook failed: %s", getattr(hook, "__qualname__", hook), exc_info=exc)
+        await guarded(hook, ctx, self.job_timeout_s)
 
     async def main(self) -> None:
         """Runs until it is told to stop, or until there is no job left for a worker in a burst."""
         await self._open()
         background = [
-            asyncio.create_task(self._for_ever(act, every), name=f"worker {act.__name__}")
+            asyncio.create_task(again_and_again(act, every), name=f"worker {act.__name__}")
             for act, every in (
                 (self._renew, self._lease / RENEWALS),
                 (self._heed_aborts, _ABORTS_EVERY),
@@ -236,8 +244,8 @@ class FairWorker(Worker):
         await asyncio.gather(*list(self.tasks.values()), return_exceptions=True)
         with suppress(RedisError, OSError):  # it is seen no more in half a minute, anyhow
             await self._pool.delete(self.health_check_key)
-            if self._presence is not None:
-                await self._presence.leave()
+            if self._parts is not None:
+                await self._parts.presence.leave()
         try:
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
@@ -289,12 +297,14 @@ class FairWorker(Worker):
             self._pool = FairRedis(pool.connection_pool, default_queue_name=self.queue_name)
         pool = self.pool
         pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
-        self._queue = FairQueue(pool, keep=self.keep_result_s)
-        self._leases = Leases(pool.scripts, self._lease)
-        self._releases = Releases(pool.scripts)
         # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.
         functions = [name for name, one in self.functions.items() if not isinstance(one, CronJob)]
-        self._presence = Presence(pool, self.worker_id, self.lanes, functions)
+        parts = self._parts = _Parts(
+            FairQueue(pool, keep=self.keep_result_s),
+            Leases(pool.scripts, self._lease),
+            Releases(pool.scripts),
+            Presence(pool, self.worker_id, self.lanes, functions),
+        )
         self.ctx["redis"] = pool
         logger.info(
             "Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions)
@@ -305,7 +315,7 @@ class FairWorker(Worker):
                 await log_redis_info(pool, logger.info)
                 if self.cron_jobs:
                     policy = JobPolicy(tier=self.cron_tenant, lane=self.lanes[0])
-                    await self._queue.set_policy(self.cron_tenant, policy)
+                    await parts.queue.set_policy(self.cron_tenant, policy)
                 # Once before any job starts: the background comes to it later, a burst may not.
                 await self._show_itself()
                 await self._heed_aborts()
@@ -353,25 +363,10 @@ class FairWorker(Worker):
                 return True
             await asyncio.sleep(_BURST_WAIT)
             return False
-        await self._wait(LONGEST_WAIT if claims.pause is None else claims.pause)
+        pause = LONGEST_WAIT if claims.pause is None else claims.pause
+        pause = max(SHORTEST_WAIT, min(pause, LONGEST_WAIT))
+        await woken(self.pool, self.lanes, pause, self._stopped)
         return False
-
-    async def _wait(self, seconds: float) -> None:
-        """Until somebody wakes us, the time is over, or we are told to stop."""
-        seconds = max(0.001, min(seconds, LONGEST_WAIT))
-        names = self.pool.names
-        redis: Any = self.pool
-        pop = redis.blpop([names.of("wake", lane) for lane in self.lanes], seconds)
-        woken = asyncio.ensure_future(pop)
-        stopped = asyncio.ensure_future(self._stopped.wait())
-        try:
-            await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-            if not woken.done():
-                woken.cancel()
-        if not woken.cancelled() and woken.done():
-            woken.result()
 
     def _start(self, claimed: Claimed, asked_at: float) -> None:
         self.job_counter += 1
@@ -380,7 +375,7 @@ class FairWorker(Worker):
         self.tasks[one.arq_id] = task
 
     async def _run(self, claimed: Claimed, one: Try, asked_at: float) -> None:
-        leases, releases = self._parts()
+        leases, releases = self.parts.leases, self.parts.releases
         leases.hold(claimed, asked_at, one.cancel)
         self._tries[claimed.fence] = one
         try:
@@ -432,22 +427,8 @@ class FairWorker(Worker):
         for one in list(self._tries.values()):
             one.cancel("stopping")
 
-    async def _for_ever(self, act: Callable[[], Awaitable[Any]], every: float) -> None:
-        """Acts again and again: a failure is said once, and the next time is another chance."""
-        failing = False
-        while True:
-            await asyncio.sleep(every)
-            try:
-                await act()
-                failing = False
-            except Exception as exc:
-                if not failing:
-                    logger.warning("%s failed: %s", act.__name__, exc, exc_info=exc)
-                failing = True
-
     async def _renew(self) -> None:
-        leases, _ = self._parts()
-        await leases.renew()
+        await self.parts.leases.renew()
 
     async def _heed_aborts(self) -> None:
         """Cancels what `arq.jobs.Job.abort`, or a sidecar, wants cancelled."""
@@ -460,38 +441,12 @@ class FairWorker(Worker):
             named = self.pool.names.parts(arq_id)
             if arq_id in running:
                 running[arq_id].cancel("aborted")
-            elif named is not None and self._queue is not None:
-                await self._queue.cancel_waiting(*named)
+            elif named is not None:
+                await self.parts.queue.cancel_waiting(*named)
 
     async def _show_itself(self) -> None:
-        if self._presence is not None:
-            await self._presence.show()
+        await self.parts.presence.show()
 
     async def _pay_back(self) -> None:
         if any(options_of(one.coroutine).quota for one in self.functions.values()):
             await pay_back(self.pool, self.sidecar)
-
-    def _parts(self) -> tuple[Leases, Releases]:
-        if self._leases is None or self._releases is None:
-            raise RuntimeError("the worker has not run yet")
-        return self._leases, self._releases
-
-    def _declared_costs(self) -> bytes:
-        costs = {
-            name: options_of(function.coroutine).cost for name, function in self.functions.items()
-        }
-        return json.dumps({name: cost for name, cost in costs.items() if cost != 1}).encode()
-
-
-def _declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
-    """As arq has it, with what `@job` declares where arq's `func` was not told otherwise."""
-    if not isinstance(function, Function | str):
-        return _declared(func(function, name=options_of(function).name))
-    given = func(function)
-    options = options_of(given.coroutine)
-    return replace(
-        given,
-        timeout_s=options.timeout if given.timeout_s is None else given.timeout_s,
-        keep_result_s=options.keep_result if given.keep_result_s is None else given.keep_result_s,
-        max_tries=options.max_tries if given.max_tries is None else given.max_tries,
-    )
