@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from arq import cron
 
+from partywall import Partywall
 from partywall_service.embedded import ValkeyServer
 from partywall_service.jobs.connect import answers, can_queue, open_queue
 from partywall_service.jobs.kept import KeptPolicies
 from partywall_service.jobs.metrics import JobMetrics
+from partywall_workers import FairWorker, job
 from partywall_workers.errors import QueueUnavailable
 from partywall_workers.policy import JobPolicy
 from partywall_workers.queue import FairQueue
@@ -65,6 +69,37 @@ async def test_with_the_least_privileges_that_are_documented_jobs_work(
             await queue.list("acme", status=status)  # type: ignore[arg-type] # of a literal's words
         assert (await JobMetrics(queue).families())[0].samples[0].value == 1
         assert await queue.functions() == frozenset()
+
+
+async def test_with_the_least_privileges_that_are_documented_a_worker_works(
+    own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.Redis.from_url(own_valkey.url) as admin:
+        admin.execute_command(*ACL.replace(">SECRET", ">secret").split())
+    url = f"unix://partywall:secret@{own_valkey.url.removeprefix('unix://')}"
+
+    @job(quota={"emails": 1}, name="send")  # so that it looks for debts
+    async def send(ctx: dict[str, Any]) -> None:
+        raise AssertionError("it has no job")
+
+    async def tick(ctx: dict[str, Any]) -> str:
+        waiting = await ctx["redis"].enqueue_job("send", _tenant="acme", _defer_by=60)
+        await waiting.abort(timeout=9)
+        return str(await waiting.status())
+
+    async with Partywall("http://127.0.0.1:9", token="t") as sidecar:
+        worker = FairWorker(
+            [send],
+            cron_jobs=[cron(tick, name="tick", run_at_startup=True, keep_result=60)],
+            redis_url=url,
+            sidecar=sidecar,
+            burst=True,
+            handle_signals=False,
+        )
+        await worker.async_run()
+        assert worker.jobs_complete == 1
+        await worker.close()
+    assert "permission" not in caplog.text.lower()
 
 
 async def test_a_cluster_says_what_is_needed_instead() -> None:
