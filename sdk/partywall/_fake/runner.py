@@ -170,10 +170,14 @@ class Runner:
             self._give_back(job, function, tier)
         if is_a(exc, "partywall_workers.errors.GiveUp"):
             return {"status": "failed", **told}
-        if job.attempts >= (function.max_tries or self._max_tries):
+        tries = function.max_tries or self._max_tries
+        asked_again = is_a(exc, "arq.worker.Retry", "arq.worker.RetryJob")
+        if job.attempts >= tries:
+            if asked_again:
+                told["error"] = f"JobExecutionFailed: max {tries} retries exceeded"
             return {"status": "dead", **told}
         seconds = function.pause(job.attempts)
-        if is_a(exc, "arq.worker.Retry", "arq.worker.RetryJob"):
+        if asked_again:
             seconds = (getattr(exc, "defer_score", None) or 0) / 1000
         return {"status": "retrying", "run_at": self._after(seconds), **told}
 

@@ -199,6 +199,16 @@ async def test_arqs_own_retry_and_func_and_what_a_job_gives_up_by_count() -> Non
         assert by_id["back"].error == "GiveBack: enough"
 
 
+async def test_arqs_retry_in_the_last_try_is_told_as_workers_tell_it() -> None:
+    async def never(ctx: dict[str, Any]) -> None:
+        raise Retry
+
+    async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
+        await pw.enqueue("acme", "never")
+        [ran] = await sidecar.run_jobs([func(never, name="never", max_tries=2)])
+    assert (ran.status, ran.error) == ("dead", "JobExecutionFailed: max 2 retries exceeded")
+
+
 async def test_what_job_declares_counts() -> None:
     @declared(name="mail", max_tries=3, backoff=10, max_backoff=15)
     async def send_email(ctx: dict[str, Any]) -> None:
