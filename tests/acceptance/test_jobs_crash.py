@@ -15,6 +15,7 @@ import pytest
 
 from partywall_service.embedded import ValkeyServer
 from partywall_workers.errors import QueueUnavailable
+from partywall_workers.policy import JobPolicy
 from partywall_workers.queue import FairQueue
 from partywall_workers.records import Status
 from partywall_workers.redis import FairRedis
@@ -46,8 +47,20 @@ def workers(tmp_path: Path) -> Iterator[WorkersFactory]:
 
 
 @pytest.fixture
-async def own_queue(own_valkey: ValkeyServer) -> AsyncIterator[FairQueue]:
-    async with FairRedis.from_url(own_valkey.url) as client:
+def synced_valkey(server_dir: Path) -> Iterator[ValkeyServer]:
+    """It answers when what it did is on disk.
+
+    With `everysec` it answers before it has written, while a sync is under way.
+    """
+    server = ValkeyServer(server_dir / "valkey", options=("--appendfsync", "always"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def own_queue(synced_valkey: ValkeyServer) -> AsyncIterator[FairQueue]:
+    async with FairRedis.from_url(synced_valkey.url) as client:
         yield FairQueue(client)
 
 
@@ -61,24 +74,27 @@ async def test_a_job_runs_again_by_another_worker_wherever_in_it_its_worker_is_k
     crew: Workers,
 ) -> None:
     for instant in INSTANTS:
-        doomed = crew.start(lease=LEASE, max_jobs=1, dies=instant)
-        await enqueue(crew.queue, f"acme:{instant}", "work")
+        await crew.queue.set_policy(instant, JobPolicy(lane=instant))
+        await enqueue(crew.queue, f"{instant}:1", "work")
+        crew.start(lease=LEASE, lanes=(instant,), dies=instant)
+    for doomed in crew.all:
         assert await doomed.ended() == -signal.SIGKILL
-    crew.start(lease=LEASE)
+    crew.start(lease=NEVER, lanes=INSTANTS)
     await crew.finished()
 
     ledger = await crew.ledger()
     starts = {ref: len(claims) for ref, claims in ledger.claims().items()}
     # The last release was sent: Redis had it, whether or not its worker lived to hear so.
-    assert starts == {"acme:claimed": 2, "acme:running": 2, "acme:ended": 2, "acme:told": 1}
+    assert starts == {"claimed:1": 2, "running:1": 2, "ended:1": 2, "told:1": 1}
     runs = {ref: len(ledger.of("run", ref)) for ref in starts}
-    assert runs == starts | {"acme:claimed": 1}
+    assert runs == starts | {"claimed:1": 1}
     for instant in INSTANTS:
-        record = await crew.queue.get("acme", instant)
-        last = ledger.of("run", f"acme:{instant}")[-1]
+        record = await crew.queue.get(instant, "1")
+        last = ledger.of("run", f"{instant}:1")[-1]
         assert (record.status, record.result) == ("succeeded", f"{last.worker}:{last.fence}")
-        assert record.attempts == starts[f"acme:{instant}"]
+        assert record.attempts == starts[f"{instant}:1"]
     assert await crew.left() == []
+    await crew.stop()
 
 
 @pytest.mark.timeout(900 if SOAK else 120)
@@ -98,11 +114,11 @@ async def test_all_jobs_finish_though_workers_are_killed_and_only_those_they_had
         if len(crew.living) == 4:
             await asyncio.sleep(0.01)  # nothing else tells of a death
         elif not fates:
-            crew.start(lease=LEASE)
+            crew.start(lease=NEVER)
         elif instant := fates.pop():
-            crew.start(lease=LEASE, dies=instant, dies_after=chance.randrange(3))
+            crew.start(lease=2 * LEASE, dies=instant, dies_after=chance.randrange(3))
         else:
-            one = crew.start(lease=LEASE)
+            one = crew.start(lease=2 * LEASE)
             await crew.ready(one)
             await asyncio.sleep(chance.uniform(0, 0.03))  # at no instant in particular
             await crew.kill(one)
@@ -133,7 +149,7 @@ async def test_a_job_that_kills_its_worker_each_time_is_dead_after_its_tries(cre
     for _ in range(2):
         assert await crew.start(lease=LEASE, max_tries=2).ended() == -signal.SIGKILL
     await enqueue(crew.queue, "acme:next", "work")
-    last = crew.start(lease=LEASE, max_tries=2)
+    last = crew.start(lease=NEVER, max_tries=2)
     await crew.finished()
 
     record = await crew.queue.get("acme", "poison")
@@ -153,7 +169,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_cancels_its_own_try(crew
     await enqueue(crew.queue, "acme:1", "held")
     await crew.told("run")
     stopped.signal(signal.SIGSTOP)
-    other = crew.start(lease=LEASE)
+    other = crew.start(lease=NEVER)
     second = await crew.told("run", by=other)
     await crew.open(other.name)
     await crew.finished()
@@ -175,7 +191,7 @@ async def test_a_late_result_of_a_stopped_worker_is_refused_while_another_runs_t
     await enqueue(crew.queue, "acme:1", "blocking")
     await crew.told("run")
     stopped.signal(signal.SIGSTOP)
-    other = crew.start(lease=LEASE)
+    other = crew.start(lease=NEVER)
     await enqueue(crew.queue, "acme:2", "held")
     second = await crew.told("run", by=other, ref="acme:1")
     # Its result is there at once: nothing tells the worker first that the job is not its own.
@@ -198,7 +214,7 @@ async def test_a_worker_whose_loop_was_blocked_for_longer_than_a_lease_goes_on_a
     blocked = crew.start(lease=LEASE)
     await enqueue(crew.queue, "acme:1", "blocking")
     await crew.told("run")
-    other = crew.start(lease=LEASE)
+    other = crew.start(lease=NEVER)
     await crew.told("run", by=other)
     await crew.open(other.name)
     await crew.finished()
@@ -264,9 +280,9 @@ async def test_on_sigterm_jobs_may_end_and_none_starts_and_a_second_one_does_not
 
 @pytest.mark.timeout(900 if SOAK else 120)
 async def test_no_acknowledged_job_is_lost_and_no_worker_ends_though_valkey_is_killed(
-    workers: WorkersFactory, own_queue: FairQueue, own_valkey: ValkeyServer
+    workers: WorkersFactory, own_queue: FairQueue, synced_valkey: ValkeyServer
 ) -> None:
-    crew = workers(own_queue, own_valkey.url)
+    crew = workers(own_queue, synced_valkey.url)
     crew.start(lease=LEASE)
     crew.start(lease=LEASE)
     await crew.ready(*crew.all)
@@ -289,10 +305,11 @@ async def test_no_acknowledged_job_is_lost_and_no_worker_ends_though_valkey_is_k
     async def kill_again_and_again() -> None:
         for outage in range(1, OUTAGES + 1):
             await until(_longer(acknowledged, 100 * outage))
-            assert own_valkey.pid is not None
-            os.kill(own_valkey.pid, signal.SIGKILL)
-            await asyncio.to_thread(own_valkey.wait)
-            await asyncio.to_thread(own_valkey.start)
+            assert synced_valkey.pid is not None
+            os.kill(synced_valkey.pid, signal.SIGKILL)
+            await asyncio.to_thread(synced_valkey.wait)
+            crew.start(lease=LEASE)  # finds nobody yet
+            await asyncio.to_thread(synced_valkey.start)
         over.set()
 
     await asyncio.gather(kill_again_and_again(), *map(client, range(CLIENTS)))
@@ -304,33 +321,34 @@ async def test_no_acknowledged_job_is_lost_and_no_worker_ends_though_valkey_is_k
         record = await own_queue.get(f"t{number % CLIENTS}", f"{number}")
         assert (record.status, record.result) == ("succeeded", number)
     assert await crew.left() == []
-    assert len(crew.living) == 2
+    assert crew.living == crew.all
+    await crew.ready(*crew.all)
     await crew.stop()
 
 
 async def test_workers_go_on_when_valkey_was_frozen_for_longer_than_a_lease(
-    workers: WorkersFactory, own_queue: FairQueue, own_valkey: ValkeyServer
+    workers: WorkersFactory, own_queue: FairQueue, synced_valkey: ValkeyServer
 ) -> None:
     numbers = range(60)
     # Some end before it is frozen, some while it is.
     seconds = [LEASE if number % 20 == 0 else 0.02 * (number % 20) for number in numbers]
     for number in numbers:
         await enqueue(own_queue, f"t{number % 5}:{number}", "plain", number, seconds[number])
-    crew = workers(own_queue, own_valkey.url)
+    crew = workers(own_queue, synced_valkey.url)
     crew.start(lease=LEASE)
     crew.start(lease=LEASE)
     await until(_claimed(own_queue, 15))
-    assert own_valkey.pid is not None
-    os.kill(own_valkey.pid, signal.SIGSTOP)
+    assert synced_valkey.pid is not None
+    os.kill(synced_valkey.pid, signal.SIGSTOP)
     await asyncio.sleep(2 * LEASE)  # what is tried is this length of time
-    os.kill(own_valkey.pid, signal.SIGCONT)
+    os.kill(synced_valkey.pid, signal.SIGCONT)
     await crew.finished()
 
     for number in numbers:
         record = await own_queue.get(f"t{number % 5}", f"{number}")
         assert (record.status, record.result) == ("succeeded", number)
     assert await crew.left() == []
-    assert len(crew.living) == 2
+    assert crew.living == crew.all
     await crew.stop()
 
 

@@ -142,6 +142,7 @@ async def test_no_slot_is_free_while_any_tenant_may_run(crew: Workers) -> None:
     await starts(crew, 14)
     await settled(queue, {"capped": 2, "free": 10})
     await crew.open("free", times=15)
+    await starts(crew, 24)
     await settled(queue, {"capped": 2, "free": 5})
     # Who may run again does so at once.
     await queue.resume("paused")

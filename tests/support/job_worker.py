@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -25,6 +26,7 @@ from arq.worker import Retry
 from redis.asyncio import ConnectionPool
 
 from partywall_workers import job, worker
+from partywall_workers.policy import DEFAULT_LANE
 from partywall_workers.redis import FairRedis
 from partywall_workers.scripts import Claimed, Claims, Outcome, Scripts
 
@@ -51,6 +53,7 @@ class Life:
         max_jobs: jobs at once.
         max_tries: of each job.
         drain: seconds that jobs have to end when it is told to stop.
+        lanes: queues of tenants that it serves.
         longest_wait: seconds between looks at an empty queue.
         dies: the instant; None: it does not by itself.
         dies_after: how often it lives through that instant first.
@@ -64,6 +67,7 @@ class Life:
     max_jobs: int = 5
     max_tries: int = PLENTY
     drain: float = 10.0
+    lanes: tuple[str, ...] = (DEFAULT_LANE,)
     longest_wait: float = worker.LONGEST_WAIT
     dies: Instant | None = None
     dies_after: int = 0
@@ -233,13 +237,18 @@ def live(life: Life) -> None:
     pool.scripts = WatchedScripts(pool, life.queue)
 
     async def ready(_: dict[Any, Any]) -> None:
-        await pool.scripts.release([])  # so that the server knows the script when one dies in it
-        here().tell("ready")
+        while True:
+            with suppress(redis.RedisError):  # what a hook of this kind raises ends the worker
+                # So that the server knows the script when a worker dies in it.
+                await pool.scripts.release([])
+                return here().tell("ready")
+            await asyncio.sleep(0.05)
 
     one = worker.FairWorker(
         FUNCTIONS,
         redis_pool=pool,
         queue_name=life.queue,
+        lanes=life.lanes,
         lease=life.lease,
         max_jobs=life.max_jobs,
         max_tries=life.max_tries,
