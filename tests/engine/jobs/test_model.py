@@ -1,5 +1,6 @@
 """Whatever happens to a queue: it is as a plain model says, whole, and fair."""
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from tests.conftest import SOAK
 from tests.engine.jobs.driver import Jobs, open_jobs
 from tests.engine.jobs.world import TENANTS, World, busy_steps, generous, policies, steps
 
+pytestmark = pytest.mark.timeout(1200 if SOAK else 120)
 # Shrinking takes minutes; a failure tells its steps.
 examples = settings(
     max_examples=1000 if SOAK else 30, phases=[Phase.explicit, Phase.reuse, Phase.generate]

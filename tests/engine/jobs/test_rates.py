@@ -1,5 +1,6 @@
 """How many jobs may start in a window."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from tests.conftest import SOAK
 from tests.engine.jobs.check import check
 from tests.engine.jobs.driver import Jobs, open_jobs
 
+pytestmark = pytest.mark.timeout(600 if SOAK else 120)
 examples = settings(max_examples=300 if SOAK else 12)
 # So long that the server, by its own clock, does not forget starts while a test runs.
 windows = st.sampled_from([60, 100, 600])
@@ -91,6 +93,18 @@ async def test_a_clock_that_steps_back_does_not_reopen_the_past(jobs: Jobs):
     assert await jobs.claim() == []
     jobs.pass_time(600_000 + 59_000)
     assert await jobs.claim() == []
+
+
+async def test_a_clock_that_goes_to_and_fro_forgets_no_start(jobs: Jobs):
+    await jobs.policy("acme", rates=((10, 60),))
+    await jobs.add_many("acme", 50)
+    started = 0
+    for step, slots in ((0, 4), (-120_000, 3), (120_000, 1), (0, 100), (-1, 100), (1, 100)):
+        jobs.pass_time(step)
+        claimed = await jobs.claim(slots)
+        started += len(claimed)
+        await jobs.end(claimed)
+    assert started == 10
 
 
 async def test_a_clock_that_steps_back_after_the_quota_is_free_again_closes_it(jobs: Jobs):
