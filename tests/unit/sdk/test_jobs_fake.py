@@ -205,7 +205,7 @@ async def test_arqs_retry_in_the_last_try_is_told_as_workers_tell_it() -> None:
 
     async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
         await pw.enqueue("acme", "never")
-        [ran] = await sidecar.run_jobs([func(never, name="never", max_tries=2)])
+        *_, ran = await sidecar.run_jobs([func(never, name="never", max_tries=2)])
     assert (ran.status, ran.error) == ("dead", "JobExecutionFailed: max 2 retries exceeded")
 
 
