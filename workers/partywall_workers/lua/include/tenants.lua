@@ -211,7 +211,8 @@ local function promote(tenant)
   local due = redis.call('ZRANGEBYSCORE', of('deferred', id), '-inf', whole(now), 'LIMIT', 0, 20)
   for _, job in ipairs(due) do
     redis.call('ZREM', of('deferred', id), job)
-    redis.call('ZADD', of('ready', id), redis.call('HGET', job_key(id, job), 'rank'), job)
+    local rank = redis.call('HGET', job_key(id, job), 'rank')
+    if rank then redis.call('ZADD', of('ready', id), rank, job) end -- or somebody has removed it
   end
   note_deferred(tenant)
 end
