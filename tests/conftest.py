@@ -3,7 +3,7 @@
 | fixture | gives |
 | --- | --- |
 | `valkey_url`, `redis_client` | the run's Valkey; keep to `key_prefix` |
-| `key_prefix` | a prefix of this test alone; afterwards each key under it, but those of jobs, must have a TTL |
+| `key_prefix` | a prefix of this test alone; then each key under it, but of jobs, must have a TTL |
 | `jobs_queue` | a queue of this test alone on the run's Valkey, deleted afterwards |
 | `database_url` | a database of this test alone, migrated |
 | `postgres_server_url` | the run's PostgreSQL, its own empty database |

@@ -5,6 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from redis.exceptions import RedisError
+
+from partywall.errors import PartywallError
 from partywall_workers.redis import FairRedis
 
 logger = logging.getLogger("partywall.worker")
@@ -23,7 +26,8 @@ async def again_and_again(act: Callable[[], Awaitable[Any]], every: float) -> No
             failing = False
         except Exception as exc:
             if not failing:
-                logger.warning("%s failed: %s", act.__name__, exc, exc_info=exc)
+                known = isinstance(exc, RedisError | OSError | PartywallError)
+                logger.warning("%s failed: %s", act.__name__, exc, exc_info=None if known else exc)
             failing = True
 
 

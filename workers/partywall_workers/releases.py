@@ -13,7 +13,7 @@ from partywall_workers.scripts import Outcome, Scripts
 _MOST = 500
 """Outcomes in one call."""
 
-_PATIENCE = 5.0
+PATIENCE = 5.0
 """Seconds for one call. Said twice, an outcome is taken once: its fence tells."""
 
 _FIRST_PAUSE = 0.1
@@ -70,7 +70,7 @@ class Releases:
     async def _told(self, batch: list[_Waiting]) -> bool:
         """Tells of a batch; False: Redis did not answer, and those not given up wait again."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 answers = await self._scripts.release([outcome for outcome, *_ in batch])
         except (RedisError, OSError) as exc:
             logger.warning("%d outcomes are not told yet: %s", len(batch), exc or "no answer")

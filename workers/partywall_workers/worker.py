@@ -57,6 +57,9 @@ LONGEST_WAIT = 2.0
 
 SHORTEST_WAIT = 0.001
 
+PATIENCE = 5.0
+"""Seconds for a call to Redis, so that a worker can be stopped while that hangs."""
+
 CLAIMS = 3
 """Calls in which a worker without work claims as many jobs as it may run."""
 
@@ -243,9 +246,10 @@ class FairWorker(Worker):
         await self._end_main()
         await asyncio.gather(*list(self.tasks.values()), return_exceptions=True)
         with suppress(RedisError, OSError):  # it is seen no more in half a minute, anyhow
-            await self._pool.delete(self.health_check_key)
-            if self._parts is not None:
-                await self._parts.presence.leave()
+            async with asyncio.timeout(PATIENCE):
+                await self._pool.delete(self.health_check_key)
+                if self._parts is not None:
+                    await self._parts.presence.leave()
         try:
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
@@ -345,7 +349,7 @@ class FairWorker(Worker):
         # A third at a time, so that Redis claims and releases some while we run others.
         slots = min(slots, max(1, self.max_jobs // CLAIMS))
         asked_at = time.monotonic()
-        async with asyncio.timeout(self._lease):  # what it may have claimed is past by then
+        async with asyncio.timeout(PATIENCE):  # what it may claim yet is run when its lease ends
             claims = await self.pool.scripts.claim(
                 slots,
                 lease=round(self._lease * 1000),
@@ -419,7 +423,8 @@ class FairWorker(Worker):
     async def _settle(self) -> None:
         """Gives back what is owed by now; if it cannot be, other workers will."""
         try:
-            await self._pay_back()
+            async with asyncio.timeout(PATIENCE):
+                await self._pay_back()
         except (RedisError, OSError, SidecarUnavailable) as exc:
             logger.warning("quota items are owed still: %s", exc)
 

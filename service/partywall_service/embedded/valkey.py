@@ -18,8 +18,8 @@ _ANSWER_SECONDS = 1.0
 class ValkeyServer(ServerProcess):
     """One Valkey that keeps its data in `home`.
 
-    What it has answered is in its append-only file, so it survives a kill -9 of the server; the
-    last second may be lost only with the machine.
+    What it has answered is in its append-only file within a second. A kill -9 of the server loses
+    nothing as a rule, and up to a second or two where the disk was too slow to keep up.
 
     Args:
         home: its directory, made when missing.

@@ -1,6 +1,8 @@
 """Leases and releases of a worker whose Redis does not answer."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisGone
 
+from partywall_service.embedded import ValkeyServer
+from partywall_workers import FairRedis, FairWorker, worker
+from partywall_workers import releases as told
 from partywall_workers.leases import Leases, Reason
 from partywall_workers.releases import Releases
 from partywall_workers.scripts import Claimed, Outcome
@@ -127,3 +132,34 @@ async def test_outcomes_that_gather_go_together_and_one_that_cannot_be_told_hold
         "acme:b",
         "acme:later",
     ]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_worker_ends_when_told_to_though_its_redis_hangs(
+    own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    for of in (worker, told):
+        monkeypatch.setattr(of, "PATIENCE", 0.2)
+    running = asyncio.Event()
+
+    async def endless(ctx: dict[str, Any]) -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    redis = FairRedis.from_url(own_valkey.url)
+    one = FairWorker(
+        [endless], redis_pool=redis, handle_signals=False, lease=1, job_completion_wait=0
+    )
+    if busy:
+        await redis.enqueue_job(endless, _tenant="acme")
+    ended = asyncio.create_task(one.async_run())
+    if busy:
+        await running.wait()
+    assert own_valkey.pid is not None
+    os.kill(own_valkey.pid, signal.SIGSTOP)
+    try:
+        one.handle_sig(signal.SIGTERM)
+        await asyncio.wait_for(ended, 30)
+        await asyncio.wait_for(one.close(), 30)
+    finally:
+        os.kill(own_valkey.pid, signal.SIGCONT)
