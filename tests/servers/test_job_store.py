@@ -96,9 +96,12 @@ async def test_with_the_least_privileges_that_are_documented_a_worker_works(
             burst=True,
             handle_signals=False,
         )
-        await worker.async_run()
-        assert worker.jobs_complete == 1
-        await worker.close()
+        try:
+            await worker.async_run()
+        finally:
+            await worker.close()
+        assert worker.jobs_complete >= 1  # a minute may have begun meanwhile
+        assert worker.jobs_failed == 0
     assert "permission" not in caplog.text.lower()
 
 

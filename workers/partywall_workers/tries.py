@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,10 @@ class Try:
         self._reason = self._reason or reason
         if self._task is not None:
             self._task.cancel()
+            if sys.version_info < (3, 11, 3):
+                # There `asyncio.timeout`, and so redis-py, works in no task that is being cancelled
+                # (CPython gh-102780): not in the cleaning up of this one, either.
+                self._task.uncancel()
 
     async def run(self) -> Outcome | None:
         """Runs it, and says what becomes of the job; None if that is not ours to say any more."""
