@@ -98,6 +98,7 @@ class JobMetrics:
                 "partywall_jobs_tenant", "tenant", "Of the busiest tenants: ", _named(backlogs)
             ),
             *_counters(counts),
+            *_named_counters(backlogs),
         ]
 
 
@@ -157,6 +158,19 @@ def _counters(counts: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
         for status in _FINISHED:
             finished.add_metric([tier or NO_TIER, status], counted.get(status, 0))
     yield finished
+
+
+def _named_counters(backlogs: Sequence[Backlog]) -> Iterable[Metric]:
+    numbers = {"claims": "claims", "retries": "retries", "dead": "died", "expired": "expired"}
+    for what, (name, text) in _COUNTERS.items():
+        family = CounterMetricFamily(
+            name.replace("_jobs_", "_jobs_tenant_"),
+            f"Of the busiest tenants: {text}",
+            labels=["tenant"],
+        )
+        for one in backlogs[:MOST_NAMED]:
+            family.add_metric([one.tenant], getattr(one, numbers[what]))
+        yield family
 
 
 def _up(value: int) -> Metric:

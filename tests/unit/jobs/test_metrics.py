@@ -11,9 +11,12 @@ from partywall_workers.errors import QueueUnavailable
 from partywall_workers.records import Backlog
 from tests.support.virtual_time import run_virtually
 
+COUNTED = ("claims", "retries", "died", "expired")
+
 
 def backlog(tenant: str, tier: str | None, **numbers: float) -> Backlog:
-    given = {"queued": 0, "deferred": 0, "running": 0, "oldest_wait": 0.0} | numbers
+    none = dict.fromkeys(("queued", "deferred", "running", *COUNTED), 0) | {"oldest_wait": 0.0}
+    given = none | numbers
     return Backlog(
         tenant=tenant,
         tier=tier,
@@ -24,10 +27,6 @@ def backlog(tenant: str, tier: str | None, **numbers: float) -> Backlog:
         max_queued=None,
         paused=False,
         held=None,
-        claims=0,
-        retries=0,
-        died=0,
-        expired=0,
         **given,  # type: ignore[arg-type] # counts are whole
     )
 
@@ -74,7 +73,15 @@ async def told(queue: Queue) -> dict[str, float]:
 async def test_gauges_are_added_up_by_tier_and_told_of_the_busiest_by_name() -> None:
     samples = await told(
         Queue(
-            backlog("noisy", "free", queued=90, deferred=10, running=2, oldest_wait=7.5),
+            backlog(
+                "noisy",
+                "free",
+                queued=90,
+                deferred=10,
+                running=2,
+                oldest_wait=7.5,
+                **dict(zip(COUNTED, (50, 6, 7, 8), strict=True)),
+            ),
             backlog("acme", "pro", queued=1, oldest_wait=0.5),
             backlog("beta", "free", queued=3, running=1, oldest_wait=9.0),
             backlog("new", None, queued=1),
@@ -87,6 +94,10 @@ async def test_gauges_are_added_up_by_tier_and_told_of_the_busiest_by_name() -> 
     assert samples['partywall_jobs_queued{tier="_unknown"}'] == 1
     assert samples['partywall_jobs_tenant_queued{tenant="noisy"}'] == 100
     assert samples['partywall_jobs_tenant_running{tenant="noisy"}'] == 2
+    told_as = ("claims", "retries", "dead", "lease_expiries")
+    assert [samples[f'partywall_jobs_tenant_{one}_total{{tenant="noisy"}}'] for one in told_as] == [
+        *(50, 6, 7, 8)
+    ]
     assert samples['partywall_jobs_tenant_oldest_wait_seconds{tenant="beta"}'] == 9
     assert samples["partywall_jobs_up"] == 1
     assert samples["partywall_jobs_workers"] == 3
@@ -113,7 +124,7 @@ async def test_counters_are_by_tier_and_an_idle_tier_says_nought() -> None:
 async def test_however_many_tenants_come_few_are_named() -> None:
     queue = Queue(*(backlog(f"t{n}", "free", queued=1) for n in range(5000)))
     samples = await told(queue)
-    assert sum("tenant=" in name for name in samples) == 3 * MOST_NAMED
+    assert sum("tenant=" in name for name in samples) == 7 * MOST_NAMED
     assert samples["partywall_jobs_tenants"] == 5000
 
 
