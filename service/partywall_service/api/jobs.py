@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
@@ -26,10 +27,13 @@ from partywall_service.api.problems import Problem
 from partywall_service.api.quota_schemas import Key
 from partywall_service.api.raw import Answer
 from partywall_service.api.tenants import unknown_tenant
+from partywall_service.ledger.errors import LedgerUnavailable
 from partywall_service.names import QUEUE_VERBS, is_tenant_id
 from partywall_workers.errors import UnknownJob
 
 _JSON = "application/json"
+
+log = structlog.get_logger()
 
 
 class _JobConvertor(StringConvertor):
@@ -169,12 +173,18 @@ async def retry_job(
     summary="Start none of a tenant's jobs",
     responses=problems("unknown-tenant", "conflict"),
 )
-async def pause_jobs(tenant: TenantPath, parts: PartsDep, _: Host, key: Key = None) -> Response:
+async def pause_jobs(
+    tenant: TenantPath, parts: PartsDep, caller: Host, key: Key = None
+) -> Response:
     """Those that run go on. More can be enqueued; none of them expires meanwhile."""
     await _check_known(parts, tenant)
 
     async def act() -> QueueState:
-        return QueueState(tenant=tenant, paused=await parts.jobs.pause(tenant), purged=0)
+        before = await parts.jobs.paused(tenant)
+        state = QueueState(tenant=tenant, paused=await parts.jobs.pause(tenant), purged=0)
+        if not before:
+            await _note(parts, caller, "jobs.paused", tenant)
+        return state
 
     return await _queue_changed(parts, Question(tenant, "POST jobs/pause", key), act)
 
@@ -185,12 +195,18 @@ async def pause_jobs(tenant: TenantPath, parts: PartsDep, _: Host, key: Key = No
     summary="Start a paused tenant's jobs again",
     responses=problems("unknown-tenant", "conflict"),
 )
-async def resume_jobs(tenant: TenantPath, parts: PartsDep, _: Host, key: Key = None) -> Response:
+async def resume_jobs(
+    tenant: TenantPath, parts: PartsDep, caller: Host, key: Key = None
+) -> Response:
     """In their order."""
     await _check_known(parts, tenant)
 
     async def act() -> QueueState:
-        return QueueState(tenant=tenant, paused=await parts.jobs.resume(tenant), purged=0)
+        before = await parts.jobs.paused(tenant)
+        state = QueueState(tenant=tenant, paused=await parts.jobs.resume(tenant), purged=0)
+        if before:
+            await _note(parts, caller, "jobs.resumed", tenant)
+        return state
 
     return await _queue_changed(parts, Question(tenant, "POST jobs/resume", key), act)
 
@@ -201,12 +217,16 @@ async def resume_jobs(tenant: TenantPath, parts: PartsDep, _: Host, key: Key = N
     summary="Cancel a tenant's waiting jobs",
     responses=problems("unknown-tenant", "conflict"),
 )
-async def purge_jobs(tenant: TenantPath, parts: PartsDep, _: Host, key: Key = None) -> Response:
+async def purge_jobs(
+    tenant: TenantPath, parts: PartsDep, caller: Host, key: Key = None
+) -> Response:
     """All that wait or are deferred, also what a deleted tenant left. Those that run go on."""
 
     async def act() -> QueueState:
         purged = await parts.jobs.purge(tenant)
-        if not purged:
+        if purged:
+            await _note(parts, caller, "jobs.purged", tenant, purged=purged)
+        else:
             await _check_known(parts, tenant)
         return QueueState(tenant=tenant, paused=await parts.jobs.paused(tenant), purged=purged)
 
@@ -232,6 +252,24 @@ async def _check_known(parts: Parts, tenant: str) -> None:
     entry = (await parts.directory.find((tenant,)))[tenant]
     if entry.standing is None:
         raise unknown_tenant(tenant)
+
+
+async def _note(parts: Parts, caller: Principal, action: str, tenant: str, **detail: int) -> None:
+    """Writes a line into the audit log, or, while PostgreSQL is away, into the sidecar's own.
+
+    What was done stays done: it may be what helps in that outage.
+    """
+    try:
+        await parts.ledger.note(actor=caller.actor, action=action, tenant=tenant, detail=detail)
+    except LedgerUnavailable as exc:
+        log.warning(
+            "audit.not_written",
+            actor=caller.actor,
+            action=action,
+            tenant=tenant,
+            detail=detail,
+            cause=str(exc),
+        )
 
 
 async def _queue_changed(

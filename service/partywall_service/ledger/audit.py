@@ -1,5 +1,8 @@
 """The audit log: every change an admin or a host app made. Append only, kept so by a trigger."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import select
 
 from partywall_service.ledger.base import Store
@@ -18,7 +21,21 @@ _COLUMNS = (
 
 
 class Audit(Store):
-    """The statement on audit lines; they are written where the changes are made."""
+    """The statements on audit lines; most are written where the changes are made."""
+
+    async def note(
+        self, *, actor: str, action: str, tenant: str, detail: Mapping[str, Any]
+    ) -> None:
+        """Writes a line of its own, of what was changed outside of PostgreSQL.
+
+        Args:
+            actor: who did it.
+            action: what.
+            tenant: whose it is.
+            detail: as JSON carries it.
+        """
+        async with self._changing() as connection:
+            await self._record(connection, actor=actor, action=action, tenant=tenant, detail=detail)
 
     async def list_audit(
         self, *, tenant: str | None = None, before: int | None = None, limit: int

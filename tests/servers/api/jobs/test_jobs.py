@@ -298,6 +298,13 @@ async def test_a_queue_is_paused_resumed_and_purged(admin: Caller) -> None:
     resumed = {"tenant": "acme", "paused": False, "purged": 0}
     for _ in range(2):
         assert (await admin.post(f"{BASE}/resume")).json() == resumed
+    lines = (await admin.get("/v1/audit?tenant=acme")).json()["entries"]
+    told = [(line["actor"], line["action"], line["detail"]) for line in lines]
+    assert [one for one in told if one[1].startswith("jobs.")] == [
+        ("admin", "jobs.resumed", {}),
+        ("admin", "jobs.purged", {"purged": 3}),
+        ("admin", "jobs.paused", {}),
+    ]
 
 
 async def test_the_busiest_queues_come_first(admin: Caller, jobs_queue: FairQueue) -> None:
