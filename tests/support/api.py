@@ -16,6 +16,7 @@ from partywall_service.directory import Directory
 from partywall_service.engine.breaker import CircuitBreaker
 from partywall_service.engine.connect import connect
 from partywall_service.engine.memory import MemoryEngine
+from partywall_service.jobs.connect import NoServer
 from partywall_service.ledger import Ledger, create_ledger_engine
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
@@ -91,7 +92,7 @@ def _durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHol
 async def hand_made_parts(
     database_url: str, *, default_tier: str | None = None, jobs: FairQueue | None = None
 ) -> AsyncIterator[HandMadeParts]:
-    """Parts on the database, closed at the end; without `jobs` their queue's Redis is away."""
+    """Parts on the database, closed at the end; without `jobs` there is no place for any."""
     engine = create_ledger_engine(database_url)
     ledger, holder = Ledger(engine), PolicyHolder(policy(default_tier=default_tier))
     try:
@@ -102,7 +103,7 @@ async def hand_made_parts(
             Authenticator(ledger, ADMIN),
             directory,
             _durable_quotas(engine, directory, holder),
-            jobs or FairQueue(FairRedis.from_url("unix:///nowhere")),
+            jobs or FairQueue(FairRedis(NoServer())),
         )
     finally:
         await engine.dispose()

@@ -265,6 +265,14 @@ class FairQueue:
                 return purged
             purged += some
 
+    async def clear(self, tenant: str) -> None:
+        """Cancels all of the tenant's jobs; what runs, as soon as its worker hears of it."""
+        await self.purge(tenant)
+        async with self._answering():
+            running = await self._commands.zrange(self._names.of("running", tenant), 0, -1)
+        for job_id in running:
+            await self.cancel_waiting(tenant, job_id.decode())
+
     async def backlog(self, tenant: str) -> Backlog:
         """The tenant's jobs in numbers."""
         async with self._answering():

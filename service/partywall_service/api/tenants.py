@@ -19,6 +19,7 @@ from partywall_service.api.params import (
 )
 from partywall_service.api.problems import Problem, invalid
 from partywall_service.api.schemas import Tenant, TenantChange, Tenants
+from partywall_service.jobs.connect import clear
 from partywall_service.ledger import DomainTaken, TenantRecord
 from partywall_service.names import TENANT_PATTERN
 from partywall_service.policy.model import Policy
@@ -99,8 +100,13 @@ async def get_tenant(tenant: TenantPath, parts: PartsDep, reader: Reader) -> Ten
     responses=problems(),
 )
 async def delete_tenant(tenant: TenantPath, parts: PartsDep, caller: Admin) -> None:
-    """With its domains, overrides, tokens and quotas; the audit log keeps one line of it."""
-    await parts.quotas.erase(tenant)  # first: while Redis is away nothing is deleted by half
+    """With its domains, overrides, tokens and quotas; the audit log keeps one line of it.
+
+    Its jobs are cancelled, also those that run.
+    """
+    # First what is in Redis: while that is away nothing is deleted by half.
+    await clear(parts.jobs, tenant)
+    await parts.quotas.erase(tenant)
     await parts.ledger.delete_tenant(tenant, actor=caller.actor)
     parts.directory.forget(tenant)
 

@@ -59,6 +59,16 @@ async def open_queue(url: str, *, prefix: str, keep: float) -> AsyncIterator[Fai
         await disconnect(client)
 
 
+async def clear(queue: FairQueue, tenant: str) -> None:
+    """Cancels all of a tenant's jobs, where there can be any.
+
+    Raises:
+        QueueUnavailable: Redis did not answer; it may have been done in part.
+    """
+    if not isinstance(queue.redis.connection_pool, NoServer):
+        await queue.clear(tenant)
+
+
 async def answers(queue: FairQueue) -> bool:
     """Whether the queue's Redis answers; where there is none, nothing is failing."""
     if isinstance(queue.redis.connection_pool, NoServer):

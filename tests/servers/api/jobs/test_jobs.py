@@ -11,6 +11,7 @@ from partywall_service.jobs.connect import open_queue
 from partywall_workers.errors import NotJson
 from partywall_workers.policy import JobPolicy
 from partywall_workers.queue import FairQueue
+from partywall_workers.redis import FairRedis
 from tests.servers.api.jobs.queues import BASE, SEND, enqueued, listed
 from tests.support.api import ADMIN, Caller, api_with, fields_of, hand_made_parts, problem_of
 
@@ -344,20 +345,37 @@ async def test_the_busiest_queues_come_first(admin: Caller, jobs_queue: FairQueu
     assert fields_of(await admin.get("/v1/queues", page_size=0)) == ["page_size"]
 
 
-async def test_what_a_deleted_tenant_left_can_be_read_and_purged(admin: Caller) -> None:
-    await enqueued(admin, "a", "b")
-    await admin.delete("/v1/tenants/acme")
+async def test_the_jobs_of_a_deleted_tenant_are_cancelled(
+    admin: Caller, jobs_queue: FairQueue
+) -> None:
+    await enqueued(admin, "running", "waits")
+    await enqueued(admin, "later", defer_by=60)
+    scripts = jobs_queue.redis.scripts
+    claims = await scripts.claim(1, lease=60_000, keep=60_000, costs=b"{}", lanes=["default"])
+    assert [job.job_id for job in claims.jobs] == ["running"]
+    assert (await admin.delete("/v1/tenants/acme")).status_code == 204
     problem_of(await admin.post(BASE, SEND), 404, "unknown-tenant")
-    assert await listed(admin) == ["b", "a"]
-    assert (await admin.delete(f"{BASE}/a")).status_code == 200
+    assert await listed(admin) == ["later", "waits", "running"]  # they can be read as yet
+    assert await listed(admin, status="cancelled") == ["later", "waits"]
+    (job,) = claims.jobs
+    assert await scripts.renew(60_000, [(job.ref, job.fence)]) == ["cancel"]  # its worker hears
+
+
+async def test_what_a_deleted_tenants_worker_put_back_can_be_purged(
+    admin: Caller, jobs_queue: FairQueue
+) -> None:
+    await admin.delete("/v1/tenants/acme")
+    await jobs_queue.enqueue("acme", "f", job_id="late")
     assert (await admin.post(f"{BASE}/purge")).json()["purged"] == 1
 
 
 async def test_without_redis_jobs_are_unavailable(database_url: str) -> None:
-    async with hand_made_parts(database_url) as parts:
+    away = FairQueue(FairRedis.from_url("unix:///nowhere"))
+    async with hand_made_parts(database_url, jobs=away) as parts:
         admin = Caller(api_with(parts), ADMIN)
         await admin.put("/v1/tenants/acme", {"tier": "pro"})
         for answer in (
+            await admin.delete("/v1/tenants/acme"),  # and nothing is deleted by half
             await admin.post(BASE, SEND),
             await admin.post(BASE, SEND, key="k"),
             await admin.get(BASE),
