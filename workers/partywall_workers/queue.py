@@ -3,27 +3,23 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from arq.jobs import SerializationError, deserialize_job, serialize_result
-from arq.utils import to_unix_ms
-from redis.exceptions import RedisError
-
+from partywall_workers.answering import answering_within
+from partywall_workers.cancelled import cancelled_result
 from partywall_workers.environment import KEEP
 from partywall_workers.errors import (
     InvalidJob,
     JobConflict,
     QueueFull,
-    QueueUnavailable,
     UnknownJob,
 )
 from partywall_workers.policy import DEFAULT_LANE, SYSTEM_LANE, JobPolicy
 from partywall_workers.reading import JobReader
 from partywall_workers.records import Backlog, Enqueued, JobRecord, Status
 from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
-from partywall_workers.serial import loads
 
 KEEPER_LIVES = 10_000
 """Milliseconds for which a sidecar that asked for missing policies counts as alive."""
@@ -218,7 +214,7 @@ class FairQueue:
                 tenant,
                 job_id,
                 keep=_ms(self.keep),
-                result=self._cancelled(tenant, job_id, payload) if payload else b"",
+                result=cancelled_result(self.redis, tenant, job_id, payload) if payload else b"",
             )
 
     async def retry(self, tenant: str, job_id: str) -> JobRecord:
@@ -384,44 +380,8 @@ class FairQueue:
             await self._scripts.pause(tenant, paused=paused)
         return paused
 
-    def _cancelled(self, tenant: str, job_id: str, payload: bytes) -> bytes:
-        """The result that arq's handle takes for a job cancelled before it began."""
-        try:
-            job = deserialize_job(payload, deserializer=self.redis.job_deserializer or loads)
-        except SerializationError:
-            return b""  # nothing that could be told; it is cancelled all the same
-        at = time.time_ns() // 1_000_000
-        arq_id = self._names.arq_id(tenant, job_id)
-        result = serialize_result(
-            job.function,
-            job.args,
-            job.kwargs,
-            job.job_try or 0,
-            to_unix_ms(job.enqueue_time),
-            False,
-            asyncio.CancelledError(),
-            at,
-            at,
-            f"{arq_id}:{job.function}",
-            self.name,
-            arq_id,
-            serializer=self.redis.job_serializer,
-        )
-        return result or b""
-
-    @asynccontextmanager
-    async def _answering(self, *, extra: float = 0.0) -> AsyncIterator[None]:
-        """The one place where what Redis and its driver raise becomes `QueueUnavailable`."""
-        seconds = self._timeout + extra
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as exc:
-            raise QueueUnavailable(
-                f"the queue's Redis did not answer within {seconds:g} s"
-            ) from exc
-        except (RedisError, OSError) as exc:
-            raise QueueUnavailable(f"the queue's Redis failed: {exc}") from exc
+    def _answering(self, *, extra: float = 0.0) -> AbstractAsyncContextManager[None]:
+        return answering_within(self._timeout + extra)
 
 
 def _sequence(after: str | None) -> int | None:

@@ -177,16 +177,8 @@ async def pause_jobs(
     tenant: TenantPath, parts: PartsDep, caller: Host, key: Key = None
 ) -> Response:
     """Those that run go on. More can be enqueued; none of them expires meanwhile."""
-    await _check_known(parts, tenant)
-
-    async def act() -> QueueState:
-        before = await parts.jobs.paused(tenant)
-        state = QueueState(tenant=tenant, paused=await parts.jobs.pause(tenant), purged=0)
-        if not before:
-            await _note(parts, caller, "jobs.paused", tenant)
-        return state
-
-    return await _queue_changed(parts, Question(tenant, "POST jobs/pause", key), act)
+    question = Question(tenant, "POST jobs/pause", key)
+    return await _set_paused(parts, caller, question, parts.jobs.pause, "jobs.paused")
 
 
 @router.post(
@@ -199,16 +191,8 @@ async def resume_jobs(
     tenant: TenantPath, parts: PartsDep, caller: Host, key: Key = None
 ) -> Response:
     """In their order."""
-    await _check_known(parts, tenant)
-
-    async def act() -> QueueState:
-        before = await parts.jobs.paused(tenant)
-        state = QueueState(tenant=tenant, paused=await parts.jobs.resume(tenant), purged=0)
-        if before:
-            await _note(parts, caller, "jobs.resumed", tenant)
-        return state
-
-    return await _queue_changed(parts, Question(tenant, "POST jobs/resume", key), act)
+    question = Question(tenant, "POST jobs/resume", key)
+    return await _set_paused(parts, caller, question, parts.jobs.resume, "jobs.resumed")
 
 
 @router.post(
@@ -252,6 +236,26 @@ async def _check_known(parts: Parts, tenant: str) -> None:
     entry = (await parts.directory.find((tenant,)))[tenant]
     if entry.standing is None:
         raise unknown_tenant(tenant)
+
+
+async def _set_paused(
+    parts: Parts,
+    caller: Principal,
+    question: Question,
+    change: Callable[[str], Awaitable[bool]],
+    action: str,
+) -> Response:
+    tenant = question.tenant
+    await _check_known(parts, tenant)
+
+    async def act() -> QueueState:
+        before = await parts.jobs.paused(tenant)
+        after = await change(tenant)
+        if after != before:
+            await _note(parts, caller, action, tenant)
+        return QueueState(tenant=tenant, paused=after, purged=0)
+
+    return await _queue_changed(parts, question, act)
 
 
 async def _note(parts: Parts, caller: Principal, action: str, tenant: str, **detail: int) -> None:
