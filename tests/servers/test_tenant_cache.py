@@ -213,20 +213,32 @@ async def test_errors_of_redis_pass_through(own_valkey):
                 await down.get("a", tenant="acme")
 
 
-async def test_get_or_set_loads_once_however_many_miss_at_once(cache):
+async def test_get_or_set_loads_once_however_many_miss_at_once(cache, monkeypatch):
     loads = 0
-    begun = asyncio.Event()
+    joined = 0
     go_on = asyncio.Event()
+    all_joined = asyncio.Event()
+    join = cache._loading.join
+
+    def counted(key, load):
+        # A miss that Redis answered, but this process read only after the load had ended, is none
+        # of the same moment: all must have come before the load may end.
+        nonlocal joined
+        joined += 1
+        if joined == 10:
+            all_joined.set()
+        return join(key, load)
+
+    monkeypatch.setattr(cache._loading, "join", counted)
 
     async def load() -> str:
         nonlocal loads
         loads += 1
-        begun.set()
         await go_on.wait()
         return "loaded"
 
     asked = [asyncio.create_task(cache.get_or_set("a", load, tenant="acme")) for _ in range(10)]
-    await begun.wait()
+    await all_joined.wait()
     asked[0].cancel()
     go_on.set()
     results = await asyncio.gather(*asked, return_exceptions=True)
