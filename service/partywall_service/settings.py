@@ -1,12 +1,22 @@
 """Settings: environment variables first, command-line flags win (docs/contract.md section 2)."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_KEEP = 10 * 365 * 86_400
 """Seconds: longer than anybody keeps a job."""
+
+MAX_KEEP_DAYS = 36_500
+
+
+def _listed(given: object) -> object:
+    """A text with commas as the list it stands for; anything else as it is."""
+    if isinstance(given, str):
+        return tuple(one.strip() for one in given.split(",") if one.strip())
+    return given
 
 
 class Settings(BaseSettings):
@@ -25,6 +35,12 @@ class Settings(BaseSettings):
         jobs_redis_url: where jobs are queued, a single server or Sentinel's; None is `redis_url`.
         jobs_keep: seconds that finished jobs are kept.
         tenant_cache_size: tenants a process remembers, registered or not.
+        metering: whether decisions are counted for usage.
+        usage_keep_minutes: days that usage by the minute is kept.
+        usage_keep_hours: days that usage by the hour is kept.
+        usage_keep_days: days that usage by the day is kept.
+        webhook_urls: where notices go, separated by commas.
+        webhook_secret: what they are signed with.
     """
 
     model_config = SettingsConfigDict(env_prefix="PARTYWALL_")
@@ -41,3 +57,9 @@ class Settings(BaseSettings):
     jobs_redis_url: str | None = None
     jobs_keep: float = Field(default=86_400, gt=0, le=MAX_KEEP)
     tenant_cache_size: int = Field(default=200_000, ge=1)
+    metering: bool = True
+    usage_keep_minutes: int = Field(default=7, ge=1, le=MAX_KEEP_DAYS)
+    usage_keep_hours: int = Field(default=90, ge=1, le=MAX_KEEP_DAYS)
+    usage_keep_days: int = Field(default=800, ge=1, le=MAX_KEEP_DAYS)
+    webhook_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    webhook_secret: str | None = Field(default=None, min_length=1, repr=False)
