@@ -1,4 +1,6 @@
-"""`POST /v1/permits`: how an SDK process leases permits in batches.
+"""How an SDK process leases permits in batches, and reports what it did: the messages.
+
+`POST /v1/permits` leases, `POST /v1/usage` reports.
 
 The SDK's own business, and the sidecar's: both are of one distribution, but may be of different
 versions for the length of a deployment, so unknown fields are ignored and new ones have defaults.
@@ -42,6 +44,10 @@ LimitField = Annotated[
 ]
 Units = Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT)]
 LeaseId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
+MeterField = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=128, description="What is counted.")
+]
+Increment = Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT)]
 
 
 def horizon(shortest_window: int) -> float:
@@ -116,6 +122,7 @@ class Permit(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         retry_after: as in a decision.
         upgrade: for a denial by the limit, the next tier that would have admitted it.
         windows: as they stood after `granted` was charged.
+        would_deny: allowed only because the limit, or the tier, is observed and not enforced.
     """
 
     allowed: bool
@@ -128,6 +135,7 @@ class Permit(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     retry_after: float | None = 0.0
     upgrade: str | None = None
     windows: tuple[Window, ...] = ()
+    would_deny: bool = False
 
 
 class TierFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,3 +162,48 @@ class PermitsAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     permits: list[Permit]
     tiers: dict[str, TierFacts] = {}
     instances: int = 1
+
+
+class TenantUsage(msgspec.Struct, frozen=True, gc=False):
+    """What one tenant's meters rose by.
+
+    Attributes:
+        tenant: the tenant's id.
+        meters: by meter, `limits.<name>.admitted|denied|would_deny|degraded`, `requests.2xx` to
+            `requests.5xx` or `requests.in_flight_seconds`: the rise since the report before this
+            one. A count, or microseconds where the meter's name says seconds.
+    """
+
+    tenant: TenantField
+    meters: dict[MeterField, Increment]
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """What one SDK process counted, as increments: applied once, however often it is sent.
+
+    A process has one report under way at a time, and sends it unchanged, but for its age, until it
+    is answered; only then it makes the next one, with the next number.
+
+    Attributes:
+        instance: the process's own id, as in `PermitsRequest`.
+        sequence: the report's number, from 1.
+        age: seconds since the oldest count in it. What a tenant did before it was erased is
+            dropped by that.
+        usage: no two of one tenant.
+    """
+
+    instance: LeaseId
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT)]
+    age: Annotated[float, msgspec.Meta(ge=0)]
+    usage: Annotated[list[TenantUsage], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class UsageAnswer(msgspec.Struct, frozen=True):
+    """A report's answer.
+
+    Attributes:
+        applied: tenants that were applied, by this sending or an earlier one; the others are
+            unknown to the sidecar, or were erased.
+    """
+
+    applied: int
