@@ -14,6 +14,7 @@ from partywall_service.ledger.migrations import at_head, upgrade
 SCOPED = ("tenants", "tenant_domains", "overrides")
 QUOTA_TABLES = ("quota_levels", "quota_reservations", "quota_ledger")
 """What a tenant sees of them is tested in test_quota_commits.py."""
+USAGE_TABLES = ("usage_minutes", "usage_hours", "usage_days", "neighbours")
 
 
 async def fill(ledger: Ledger) -> None:
@@ -51,6 +52,8 @@ async def test_without_a_where_a_tenant_sees_its_own_rows_only(
         "SELECT * FROM tokens",
         "SELECT * FROM audit",
         "SELECT * FROM alembic_version",
+        "SELECT * FROM notices",
+        "SELECT * FROM usage_gone",
         "UPDATE tenants SET tier = 'enterprise'",
         "DELETE FROM overrides",
         "INSERT INTO tenant_domains VALUES ('x.example', 'acme')",
@@ -68,7 +71,7 @@ def test_the_policies_bind_the_owner_too(database_url: str) -> None:
     query = "SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
     with psycopg.connect(database_url) as connection:
         bound = {name for (name,) in connection.execute(query).fetchall()}
-    assert bound == {*SCOPED, *QUOTA_TABLES}
+    assert bound == {*SCOPED, *QUOTA_TABLES, *USAGE_TABLES}
 
 
 async def test_a_scoped_read_finds_its_own_and_no_other(ledger: Ledger) -> None:

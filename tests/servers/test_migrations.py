@@ -39,7 +39,7 @@ SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.a
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
   LEFT JOIN pg_collation l ON l.oid = a.attcollation
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
- WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
+ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
 UNION ALL
 SELECT 'constraint', c.relname, n.conname, pg_get_constraintdef(n.oid), '', '', '', ''
   FROM pg_class c JOIN pg_constraint n ON n.conrelid = c.oid

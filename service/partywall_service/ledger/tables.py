@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -168,4 +169,84 @@ quota_ledger = Table(
     Column("idempotency_key", Text),
     Column("reason", Text),
     Index(None, "tenant", "resource", "id"),
+    # So that the roll-up finds what changed lately.
+    Index(None, "at"),
+)
+
+
+def _usage(name: str) -> Table:
+    """What meters came to in each step; the steps' partitions are made as time goes on."""
+    return Table(
+        name,
+        metadata,
+        Column("tenant", _ID, primary_key=True),
+        Column("meter", _ID, primary_key=True),
+        Column("start", _INSTANT, primary_key=True),
+        Column("value", BigInteger, nullable=False),
+        postgresql_partition_by="RANGE (start)",
+    )
+
+
+# By the hour, the month and the year: what is kept no longer goes a whole partition at a time.
+usage_minutes = _usage("usage_minutes")
+usage_hours = _usage("usage_hours")
+usage_days = _usage("usage_days")
+
+usage_pending = Table(
+    "usage_pending",
+    metadata,
+    Column("step", _ID, primary_key=True),
+    Column("start", _INSTANT, primary_key=True),
+    # Tells whoever sums the step up whether it changed meanwhile.
+    Column("changes", BigInteger, nullable=False, server_default=text("1")),
+    CheckConstraint("step IN ('hour', 'day')", name="step"),
+)
+
+usage_state = Table(
+    "usage_state",
+    metadata,
+    Column("name", _ID, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+usage_gone = Table(
+    "usage_gone",
+    metadata,
+    # Of the tenant's id: what is left of an erased tenant must not tell who it was.
+    Column("digest", LargeBinary, primary_key=True),
+    Column("at", _INSTANT, nullable=False),
+)
+
+neighbours = Table(
+    "neighbours",
+    metadata,
+    Column("tenant", _ID, primary_key=True),
+    Column("computed_at", _INSTANT, nullable=False),
+    Column("window_seconds", Integer, nullable=False),
+    Column("tier", _ID, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("denied", BigInteger, nullable=False),
+    Column("in_flight_us", BigInteger, nullable=False),
+    Column("job_run_us", BigInteger, nullable=False),
+    Column("share", Double, nullable=False),
+    Column("fair_share", Double, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reason", Text),
+    CheckConstraint("verdict IN ('noisy', 'normal', 'victim')", name="verdict"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("at", _INSTANT, nullable=False, server_default=func.clock_timestamp()),
+    Column("kind", _ID, nullable=False),
+    # No foreign key: a notice may be of a tenant that only `default_tier` serves, or of none.
+    Column("tenant", _ID),
+    Column("body", JSONB, nullable=False),
+    Column("delivered_at", _INSTANT),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    Index(None, "at", postgresql_where=text("delivered_at IS NULL")),
+    Index(None, "tenant", "at"),
 )
