@@ -74,7 +74,7 @@ class PolicyUpkeep:
                     for tier, tenants in dropped.items()
                 )
             )
-        self._policy.current = new
+        self._policy.take(new)
         self._metrics.policy_loaded.set(time())
         if self._keeper is not None:
             self._keeper.everyone()
@@ -83,6 +83,7 @@ class PolicyUpkeep:
     def _reject(self, error: PolicyError) -> None:
         self._metrics.policy_refused.inc()
         faults = [str(fault) for fault in error.errors]
+        self._policy.refuse(faults)
         log.error("policy.refused", errors=faults, kept=self._policy.current.digest[:12])
 
     async def _tiers_without(self, policy: Policy) -> dict[str, int]:

@@ -26,15 +26,41 @@ _LONGEST = 200
 _LONGEST_INPUT = 60
 
 
+_FORESEEN = (Problem, LedgerUnavailable, StoreError, QuotaError, JobError, RequestValidationError)
+
+
 def install(api: FastAPI) -> None:
     """Makes every error of `api` a problem; `Guard` catches the ones nobody foresaw."""
-    api.add_exception_handler(Problem, _problem)
-    api.add_exception_handler(LedgerUnavailable, _unavailable)
-    api.add_exception_handler(StoreError, _store_unavailable)
-    api.add_exception_handler(QuotaError, _quota)
-    api.add_exception_handler(JobError, _job)
-    api.add_exception_handler(RequestValidationError, _invalid)
+    for kind in _FORESEEN:
+        api.add_exception_handler(kind, _problem)
     api.add_exception_handler(HTTPException, _http)
+
+
+def problem_of(error: Exception) -> Problem:
+    """What an error is told as.
+
+    Raises:
+        Exception: the error itself, where nobody foresaw it.
+    """
+    match error:
+        case Problem():
+            return error
+        case LedgerUnavailable():
+            log.warning("api.ledger_unavailable", error=str(error))
+            return Problem("unavailable", "the database does not answer now; try again")
+        case StoreError():
+            log.warning("api.store_unavailable", error=str(error))
+            return Problem("unavailable", "Redis does not answer now; try again")
+        case QuotaError():
+            return quota_problem_of(error)
+        case JobError():
+            if isinstance(error, QueueUnavailable):
+                log.warning("api.queue_unavailable", error=str(error))
+            return job_problem_of(error)
+        case RequestValidationError():
+            return _invalid(error)
+        case _:
+            raise error
 
 
 def response_of(problem: Problem) -> Response:
@@ -79,33 +105,7 @@ class Guard:
 
 
 async def _problem(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, Problem):
-        raise exc
-    return response_of(exc)
-
-
-async def _unavailable(_: Request, exc: Exception) -> Response:
-    log.warning("api.ledger_unavailable", error=str(exc))
-    return response_of(Problem("unavailable", "the database does not answer now; try again"))
-
-
-async def _store_unavailable(_: Request, exc: Exception) -> Response:
-    log.warning("api.store_unavailable", error=str(exc))
-    return response_of(Problem("unavailable", "Redis does not answer now; try again"))
-
-
-async def _quota(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, QuotaError):
-        raise exc
-    return response_of(quota_problem_of(exc))
-
-
-async def _job(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, JobError):
-        raise exc
-    if isinstance(exc, QueueUnavailable):
-        log.warning("api.queue_unavailable", error=str(exc))
-    return response_of(job_problem_of(exc))
+    return response_of(problem_of(exc))
 
 
 async def _http(request: Request, exc: Exception) -> Response:
@@ -142,14 +142,12 @@ def _allowed(request: Request) -> list[str]:
     return [method for method in _METHODS if routed(method)]
 
 
-async def _invalid(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, RequestValidationError):
-        raise exc
-    faults = faults_of(exc.errors())
+def _invalid(error: RequestValidationError) -> Problem:
+    faults = faults_of(error.errors())
     detail = "; ".join(f"{fault['field']}: {fault['reason']}" for fault in faults[:3])
     if len(faults) > 3:
         detail += f"; and {len(faults) - 3} more"
-    return response_of(Problem("invalid-request", detail, errors=faults))
+    return Problem("invalid-request", detail, errors=faults)
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
