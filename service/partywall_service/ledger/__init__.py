@@ -3,6 +3,7 @@
 from partywall_service.ledger.changes import Change
 from partywall_service.ledger.engine import create_ledger_engine
 from partywall_service.ledger.errors import (
+    DomainsTaken,
     DomainTaken,
     LedgerError,
     LedgerUnavailable,
@@ -10,16 +11,20 @@ from partywall_service.ledger.errors import (
 )
 from partywall_service.ledger.listener import listen
 from partywall_service.ledger.records import AuditEntry, OverrideRecord, TenantRecord, TokenRecord
+from partywall_service.ledger.registration import Registered, Registration
 from partywall_service.ledger.store import Ledger
 
 __all__ = [
     "AuditEntry",
     "Change",
     "DomainTaken",
+    "DomainsTaken",
     "Ledger",
     "LedgerError",
     "LedgerUnavailable",
     "OverrideRecord",
+    "Registered",
+    "Registration",
     "TenantMissing",
     "TenantRecord",
     "TokenRecord",

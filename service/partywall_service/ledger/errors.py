@@ -3,13 +3,14 @@
     LedgerError
     ├── LedgerUnavailable   PostgreSQL did not answer, or not in time, or is not migrated
     ├── TenantMissing       the change needs a tenant that is not registered
-    └── DomainTaken         another tenant has that domain
+    ├── DomainTaken         another tenant has that domain
+    └── DomainsTaken        other tenants have some of several domains
 
 A value that cannot be stored at all (a NUL byte, half a surrogate pair) is a `ValueError`, as for
 any Python function given one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sqlalchemy import exc
@@ -51,6 +52,14 @@ class DomainTaken(LedgerError):
         super().__init__(f"domain {domain!r} belongs to tenant {tenant!r}")
         self.domain = domain
         self.tenant = tenant
+
+
+class DomainsTaken(LedgerError):
+    """As `DomainTaken`, for all the domains of a call: `holders` says who has which."""
+
+    def __init__(self, holders: Mapping[str, str]) -> None:
+        self.holders = holders
+        super().__init__("; ".join(str(DomainTaken(*one)) for one in sorted(holders.items())[:3]))
 
 
 @contextmanager

@@ -1,17 +1,17 @@
 """The register of tenants: who they are, their tier, status and domains."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Select, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
 from partywall_service.ledger.base import Store
 from partywall_service.ledger.changes import Change
-from partywall_service.ledger.errors import DomainTaken
+from partywall_service.ledger.errors import DomainsTaken, DomainTaken
 from partywall_service.ledger.records import Status, TenantRecord
+from partywall_service.ledger.registration import Registered, Registration, register
 from partywall_service.ledger.tables import (
     quota_ledger,
     quota_levels,
@@ -77,44 +77,39 @@ class Tenants(Store):
                 the same moment may each wait for the other; PostgreSQL then ends one with this.
             ValueError: the status is none, or some text cannot be stored.
         """
-        if status is not None and status not in get_args(Status):
-            raise ValueError(f"expected one of {get_args(Status)}, got {status!r}")
-        asked = {"tier": tier, "name": name, "status": status}
-        fresh = {
-            "tier": tier,
-            "name": tenant if name is None else name,
-            "status": status or "active",
-        }
-        wanted = None if domains is None else {domain.lower() for domain in domains}
+        asked = Registration(tenant, tier, name, domains, status)
+        try:
+            async with self._changing() as connection:
+                registered = await register(connection, [_checked(asked)], actor=actor)
+                row = (await connection.execute(_one(tenant))).one()
+        except DomainsTaken as exc:
+            raise DomainTaken(*min(exc.holders.items())) from exc
+        return tenant_record(row), tenant in registered.created
+
+    async def put_tenants(
+        self,
+        registrations: Sequence[Registration],
+        *,
+        new_status: Status = "active",
+        actor: str,
+    ) -> Registered:
+        """As `put_tenant` for many, in one transaction: all of them or none.
+
+        Among them domains may go from one to another, in a ring, too.
+
+        Args:
+            registrations: no tenant and no domain more than once.
+            new_status: what new tenants have for which none is named.
+            actor: for the audit log.
+
+        Raises:
+            DomainsTaken: tenants that are not among them have some of the domains.
+            LedgerUnavailable: as for `put_tenant`.
+            ValueError: as for `put_tenant`; or a tenant or a domain is there twice.
+        """
+        asked = [_checked(one) for one in registrations]
         async with self._changing() as connection:
-            before = await _insert_or_lock(connection, tenant, fresh)
-            moved = await _move_domains(connection, tenant, wanted, fresh=before is None)
-            if before is None:
-                detail: dict[str, Any] = {**fresh, "domains": sorted(wanted or ())}
-            else:
-                detail = moved | {
-                    key: {"from": before[key], "to": new}
-                    for key, new in asked.items()
-                    if new is not None and new != before[key]
-                }
-            if before is not None and detail:
-                values = {key: new for key, new in asked.items() if new is not None}
-                await connection.execute(
-                    update(tenants)
-                    .where(tenants.c.tenant == tenant)
-                    .values(**values, updated_at=func.clock_timestamp())
-                )
-            if detail:
-                await self._record(
-                    connection,
-                    Change("tenant", tenant),
-                    actor=actor,
-                    action="tenant.created" if before is None else "tenant.updated",
-                    tenant=tenant,
-                    detail=detail,
-                )
-            row = (await connection.execute(_one(tenant))).one()
-            return tenant_record(row), before is None
+            return await register(connection, asked, actor=actor, new_status=new_status)
 
     async def get_tenant(self, tenant: str, *, scope: str | None = None) -> TenantRecord | None:
         """The tenant, or None; with a `scope`, as that tenant's own token may see it."""
@@ -208,62 +203,12 @@ def tenant_record(row: Sequence[Any]) -> TenantRecord:
     return TenantRecord(tenant, name, tier, status, tuple(domains), created_at, updated_at)
 
 
+def _checked(asked: Registration) -> Registration:
+    """A registration whose status can be."""
+    if asked.status is not None and asked.status not in get_args(Status):
+        raise ValueError(f"expected one of {get_args(Status)}, got {asked.status!r}")
+    return asked
+
+
 def _one(tenant: str) -> Select[Any]:
     return select(*TENANT_COLUMNS).where(tenants.c.tenant == tenant)
-
-
-async def _insert_or_lock(
-    connection: AsyncConnection, tenant: str, fresh: Mapping[str, str]
-) -> Mapping[str, str] | None:
-    """Inserts the tenant, or locks the one there is and returns what it holds.
-
-    Two calls for one new tenant: the second waits for the first and then finds its row. The loop
-    turns again only when that row was deleted between the two statements.
-    """
-    while True:
-        new = upsert(tenants).values(tenant=tenant, **fresh).on_conflict_do_nothing()
-        if await connection.scalar(new.returning(tenants.c.tenant)) is not None:
-            return None
-        there = await connection.execute(
-            select(tenants.c.tier, tenants.c.name, tenants.c.status)
-            .where(tenants.c.tenant == tenant)
-            .with_for_update()
-        )
-        row = there.mappings().one_or_none()
-        if row is not None:
-            return {"tier": row["tier"], "name": row["name"], "status": row["status"]}
-
-
-async def _move_domains(
-    connection: AsyncConnection, tenant: str, wanted: set[str] | None, *, fresh: bool
-) -> dict[str, Any]:
-    """Makes `wanted` the tenant's domains (None keeps them) and says what that changed.
-
-    The tenant's row is locked by this transaction, so nobody else moves its domains meanwhile.
-    They are inserted in alphabetical order, so two calls that want the same ones queue and do not
-    deadlock. The loop turns again only when a domain's holder let go of it between two statements.
-    """
-    mine = tenant_domains.c.tenant == tenant
-    if wanted is None:
-        return {}
-    held: set[str] = set()
-    if not fresh:
-        held = set(await connection.scalars(select(tenant_domains.c.domain).where(mine)))
-    if held - wanted:
-        await connection.execute(
-            delete(tenant_domains).where(mine, tenant_domains.c.domain.in_(held - wanted))
-        )
-    missing = wanted - held
-    while missing:
-        rows = [{"domain": domain, "tenant": tenant} for domain in sorted(missing)]
-        added = upsert(tenant_domains).values(rows).on_conflict_do_nothing()
-        missing -= set(await connection.scalars(added.returning(tenant_domains.c.domain)))
-        holder = await connection.execute(
-            select(tenant_domains.c.domain, tenant_domains.c.tenant)
-            .where(tenant_domains.c.domain.in_(missing))
-            .order_by(tenant_domains.c.domain)
-            .limit(1)
-        )
-        if taken := holder.one_or_none():
-            raise DomainTaken(*taken)
-    return {} if wanted == held else {"domains": {"from": sorted(held), "to": sorted(wanted)}}
