@@ -29,6 +29,11 @@ def limit_meter(limit: str, outcome: str) -> str:
     return f"limits.{limit}.{outcome}"
 
 
+def level_meter(resource: str) -> str:
+    """The meter of how much of a resource is used."""
+    return f"quotas.{resource}.used"
+
+
 def is_seconds(meter: str) -> bool:
     """Whether it is a time, kept in microseconds.
 
