@@ -1,13 +1,13 @@
 """Admission: who asks, what applies to it, what the engine says; and what answers in an outage."""
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from partywall.decision import Decision, Reason
 from partywall_service.directory import Directory, Standing
-from partywall_service.engine.base import Check, Engine, StoreError, Verdict
+from partywall_service.engine.base import Check, Count, Engine, StoreError, Verdict
 from partywall_service.engine.local import LocalLimiter
 from partywall_service.metrics import DecisionCounter, Outcome
 from partywall_service.names import (
@@ -87,12 +87,27 @@ class LimitClosed(AdmissionError):
     """The store is away, and the limit says `on_outage = "closed"`."""
 
 
+class Kept(Protocol):
+    """Counts decisions that the shared store could not, until it can."""
+
+    def count(self, tenant: str, limit: str, outcome: str) -> None:
+        """Adds one."""
+        ...
+
+
 class _Asked(NamedTuple):
     """A check that the engine must decide."""
 
     request: CheckRequest
     standing: Standing
     limit: Limit
+
+
+class _Settled(NamedTuple):
+    """A check that is decided already, and only counted by the engine."""
+
+    decision: Decision
+    counted: Count
 
 
 class Admission:
@@ -103,15 +118,22 @@ class Admission:
         engine: the shared windows.
         local: what stands in for limits with `on_outage = "local"`.
         count: told of every decision but dry runs.
+        kept: told of those that the engine could not count; None where usage is not metered.
     """
 
     def __init__(
-        self, directory: Directory, engine: Engine, local: LocalLimiter, count: DecisionCounter
+        self,
+        directory: Directory,
+        engine: Engine,
+        local: LocalLimiter,
+        count: DecisionCounter,
+        kept: Kept | None,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._local = local
         self._count = count
+        self._kept = kept
 
     async def check(self, request: CheckRequest) -> Decision:
         """Decides one check.
@@ -129,7 +151,7 @@ class Admission:
                 raise MalformedName("tenant", 0)
             entry = (await self._directory.find([request.tenant]))[request.tenant]
         settled = self._settle(0, request, entry.standing)
-        if isinstance(settled, _Asked):
+        if isinstance(settled, _Asked | _Settled):
             return (await self._decide([settled]))[0]
         if settled.reason == "unknown-tenant":
             raise UnknownTenant(f"no tenant {request.tenant!r} is registered")
@@ -150,14 +172,14 @@ class Admission:
             self._settle(place, request, standings[request.tenant])
             for place, request in enumerate(requests)
         ]
-        asked = [one for one in settled if isinstance(one, _Asked)]
+        asked = [one for one in settled if not isinstance(one, Decision)]
         decided = iter(await self._decide(asked) if asked else ())
-        return [next(decided) if isinstance(one, _Asked) else one for one in settled]
+        return [one if isinstance(one, Decision) else next(decided) for one in settled]
 
     def _settle(
         self, place: int, request: CheckRequest, standing: Standing | None
-    ) -> "Decision | _Asked":
-        """What can be said without the engine, or what must be asked of it."""
+    ) -> "Decision | _Settled | _Asked":
+        """What can be said without the engine, or what must be asked or told of it."""
         limit = standing.limits.get(request.limit) if standing else None
         if standing is None or limit is None:
             if not is_name(request.limit):
@@ -165,14 +187,19 @@ class Admission:
             reason: Reason = "unknown-limit" if standing else "unknown-tenant"
             return _refusal(request, standing, reason)
         if standing.status == "suspended":
-            if not request.dry_run:
-                self._count(standing.tier.name, limit.name, "denied")
-            return _refusal(request, standing, "tenant-suspended")
+            return self._settled(_refusal(request, standing, "tenant-suspended"), request)
         if not limit.rates:
-            if not request.dry_run:
-                self._count(standing.tier.name, limit.name, "admitted")
-            return _unlimited(request, standing)
+            return self._settled(_unlimited(request, standing), request)
         return _Asked(request, standing, limit)
+
+    def _settled(self, decision: Decision, request: CheckRequest) -> "Decision | _Settled":
+        if request.dry_run:
+            return decision
+        outcome: Literal["admitted", "denied"] = "admitted" if decision.allowed else "denied"
+        self._count(decision.tier or "", decision.limit, outcome)
+        if self._kept is None:
+            return decision
+        return _Settled(decision, Count(decision.tenant, decision.limit, (), outcome))
 
     async def _standings(self, requests: Sequence[CheckRequest]) -> dict[str, Standing | None]:
         standings: dict[str, Standing | None] = {}
@@ -193,42 +220,41 @@ class Admission:
                 standings[tenant] = entry.standing
         return standings
 
-    async def _decide(self, asked: Sequence[_Asked]) -> list[Decision]:
-        checks = [
-            Check(
-                one.request.tenant,
-                one.limit.name,
-                one.limit.rates,
-                one.request.cost,
-                one.request.dry_run,
-            )
-            for one in asked
-        ]
+    async def _decide(self, asked: Sequence[_Asked | _Settled]) -> list[Decision]:
+        questions = [one.counted if isinstance(one, _Settled) else _check(one) for one in asked]
         try:
-            verdicts = await self._engine.decide(checks)
+            verdicts = await self._engine.decide(questions)
         except StoreError as exc:
-            return self._decide_without_store(asked, checks, exc)
-        return [self._decision(one, verdict) for one, verdict in zip(asked, verdicts, strict=True)]
+            return self._decide_without_store(asked, exc)
+        return [
+            one.decision if isinstance(one, _Settled) else self._decision(one, verdict)
+            for one, verdict in zip(asked, verdicts, strict=True)
+        ]
 
     def _decide_without_store(
-        self, asked: Sequence[_Asked], checks: Sequence[Check], cause: StoreError
+        self, asked: Sequence[_Asked | _Settled], cause: StoreError
     ) -> list[Decision]:
         for one in asked:
-            if one.limit.on_outage == "closed":
+            if isinstance(one, _Asked) and one.limit.on_outage == "closed":
                 raise LimitClosed(
                     f"limit {one.limit.name!r} is closed while the shared store is away"
                 ) from cause
-        return [
-            self._decision(one, self._local.decide(check), degraded=True)
-            if one.limit.on_outage == "local"
-            else self._open(one)
-            for one, check in zip(asked, checks, strict=True)
-        ]
+        return [self._without_store(one) for one in asked]
+
+    def _without_store(self, one: _Asked | _Settled) -> Decision:
+        if isinstance(one, _Settled):
+            if self._kept is not None:
+                tenant, limit, _, outcome = one.counted
+                self._kept.count(tenant, limit, outcome)
+            return one.decision
+        if one.limit.on_outage == "local":
+            return self._decision(one, self._local.decide(_check(one)), degraded=True)
+        return self._open(one)
 
     def _open(self, one: _Asked) -> Decision:
         request, standing = one.request, one.standing
         if not request.dry_run:
-            self._count(standing.tier.name, one.limit.name, "admitted", degraded=True)
+            self._count_decision(standing, one.limit, request.tenant, "admitted", degraded=True)
         return _unlimited(request, standing, degraded=True)
 
     def _decision(self, one: _Asked, verdict: Verdict, *, degraded: bool = False) -> Decision:
@@ -236,7 +262,7 @@ class Admission:
         allowed, retry_after, windows, _ = verdict
         outcome: Outcome = "admitted" if allowed else "denied" if limit.enforce else "would_deny"
         if not request.dry_run:
-            self._count(standing.tier.name, limit.name, outcome, degraded=degraded)
+            self._count_decision(standing, limit, request.tenant, outcome, degraded=degraded)
         if outcome == "would_deny":
             allowed, retry_after = True, 0.0
         return Decision(
@@ -252,6 +278,21 @@ class Admission:
             reset_after=max([window.reset_after for window in windows]),
             windows=windows,
         )
+
+    def _count_decision(
+        self, standing: Standing, limit: Limit, tenant: str, outcome: Outcome, *, degraded: bool
+    ) -> None:
+        self._count(standing.tier.name, limit.name, outcome, degraded=degraded)
+        if degraded and self._kept is not None:
+            self._kept.count(tenant, limit.name, outcome)
+            self._kept.count(tenant, limit.name, "degraded")
+
+
+def _check(one: _Asked) -> Check:
+    request, _, limit = one
+    return Check(
+        request.tenant, limit.name, limit.rates, request.cost, request.dry_run, limit.enforce
+    )
 
 
 def _refusal(request: CheckRequest, standing: Standing | None, reason: Reason) -> Decision:

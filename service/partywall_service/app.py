@@ -94,7 +94,11 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     deadline = settings.redis_timeout_ms / 1000
     presence = Presence(client, uuid4().hex, prefix=settings.key_prefix, deadline=deadline)
     engine = RedisEngine(
-        client, prefix=settings.key_prefix, deadline=deadline, observe=metrics.store_answered
+        client,
+        prefix=settings.key_prefix,
+        deadline=deadline,
+        metering=settings.metering,
+        observe=metrics.store_answered,
     )
     breaker = CircuitBreaker(engine, presence.beat, metrics.store_changed)
     with suppress(StoreError):  # then the watch finds it lost, and says so
@@ -102,7 +106,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     local = LocalLimiter(lambda: presence.instances)
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
     batcher = Batcher(breaker)
-    admission = Admission(directory, batcher, local, metrics.decisions)
+    admission = Admission(directory, batcher, local, metrics.decisions, None)
     permits = Permits(directory, batcher, local, policy, presence, metrics.decisions)
 
     quota_store = QuotaStore(ledger_engine)

@@ -7,7 +7,7 @@ import pytest
 
 import partywall_service.engine as package
 from partywall_service.engine import base
-from partywall_service.engine.base import Ask, Check, Return
+from partywall_service.engine.base import Ask, Check, Count, Return
 from partywall_service.engine.scripts import DecideScript, Script
 from partywall_service.policy.model import Rate
 
@@ -57,18 +57,37 @@ def test_the_facade_encodes_as_the_header_says():
             Ask("acme", "requests", rates, 1, 4, 20, "a-1", within=25_000),
             Ask("beta", "exports", (Rate(5, 3600),), 2, 3),
             Return("acme", "requests", rates, "a-0", 7),
+            Check("beta", "exports", (Rate(5, 3600),), enforce=False),
+            Count("acme", "imports", (), "denied"),
         ],
         now=7,
     )
     assert keys == [
         "pw:{s62}:acme:window:requests:1",
         "pw:{s62}:acme:window:requests:60",
+        "pw:{s62}:acme:usage",
         "pw:{s99}:beta:window:exports:3600",
+        "pw:{s99}:beta:usage",
         "pw:{s62}:acme:lease:requests:a-1",
         "pw:{s62}:acme:lease:requests:a-0",
     ]
     assert args == [
         "7",
-        "2 50000 10 1000000 100 60000000 1 500000 5 3600000000",
-        "1 1 2 1 1 1 3 0 2 3 1 1 1 1 1 2 4 20 25000 4 2 3 2 2 3 0 500000 0 1 1 7 3 5",
+        "2 50000 10 1000000 100 60000000 1 500000 5 3600000000 1 500000 5 3600000000 0 0",
+        (
+            "1 1 2 1 3 1 1 3 0 2 4 1 1 5 1 1 1 2 4 20 25000 6 2 4 2 2 3 0 500000 0 1 1 7 3 7"
+            " 3 4 1 1 5 4 8 1 5 3"
+        ),
+        (
+            "limits.requests. denied limits.exports. denied limits.exports. would_deny"
+            " limits.imports. denied"
+        ),
     ]
+
+
+def test_without_metering_the_facade_names_no_key_of_usage():
+    keys, args = DecideScript("pw", metering=False)._encode(
+        [Check("acme", "requests", (Rate(10, 1),))], now=None
+    )
+    assert keys == ["pw:{s62}:acme:window:requests:1"]
+    assert args[2] == "1 1 1 1 0"

@@ -1,5 +1,6 @@
 """Checks become decisions: tiers, suspension, observation, and outages by `on_outage`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -51,8 +52,19 @@ class AwayStore:
         raise StoreError("away")
 
 
+class KeptCounts:
+    """What the shared store could not count."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+
+    def count(self, tenant: str, limit: str, outcome: str) -> None:
+        self.counts[tenant, limit, outcome] += 1
+
+
 class Setup:
     def __init__(self, engine, default_tier: str | None = None) -> None:
+        self.kept = KeptCounts()
         tiers = MappingProxyType({"free": Tier("free", limits=LIMITS)})
         policy = PolicyHolder(Policy(tiers, default_tier, MappingProxyType({}), ""))
         self.registry = CollectorRegistry()
@@ -61,6 +73,7 @@ class Setup:
             engine,
             LocalLimiter(lambda: 1),
             DecisionCounter(self.registry),
+            self.kept,
         )
 
     def counted(self, limit: str, outcome: str, name: str = "partywall_decisions_total") -> float:
@@ -160,3 +173,35 @@ async def test_an_open_limit_admits_in_an_outage(away):
 async def test_a_closed_limit_is_unavailable_in_an_outage_never_denied(away):
     with pytest.raises(LimitClosed):
         await away.admission.check(CheckRequest("acme", "closed"))
+
+
+async def test_decisions_of_an_outage_are_kept_to_be_counted(away):
+    await away.admission.check_many(
+        [
+            CheckRequest("acme"),
+            CheckRequest("acme", cost=3),
+            CheckRequest("acme", "watched", 2),
+            CheckRequest("acme", "open"),
+            CheckRequest("acme", "free-for-all"),
+            CheckRequest("gone", "open"),
+            CheckRequest("acme", "open", dry_run=True),
+        ]
+    )
+    assert away.kept.counts == {
+        ("acme", "requests", "admitted"): 1,
+        ("acme", "requests", "denied"): 1,
+        ("acme", "requests", "degraded"): 2,
+        ("acme", "watched", "would_deny"): 1,
+        ("acme", "watched", "degraded"): 1,
+        ("acme", "open", "admitted"): 1,
+        ("acme", "open", "degraded"): 1,
+        # Decided without any store: only their counting had to wait.
+        ("acme", "free-for-all", "admitted"): 1,
+        ("gone", "open", "denied"): 1,
+    }
+
+
+async def test_what_needs_no_windows_is_counted_with_the_rest(up):
+    await up.admission.check_many([CheckRequest("acme", "free-for-all"), CheckRequest("gone")])
+    assert up.kept.counts == {}
+    assert up.counted("free-for-all", "admitted") == up.counted("requests", "denied") == 1

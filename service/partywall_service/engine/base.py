@@ -9,7 +9,7 @@ the sub-buckets that the last admission in it summed, so no interval ever holds 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from partywall.decision import Window
 from partywall_service.policy.model import Rate
@@ -39,7 +39,12 @@ cannot take what others are about to ask for; near the limit that is none."""
 
 
 def horizon(rates: Sequence[Rate]) -> int:
-    """How long a lease of these windows lasts, in microseconds: a twentieth of the shortest."""
+    """How long a lease of these windows lasts, in microseconds: a twentieth of the shortest.
+
+    Of none at all it lasts no time.
+    """
+    if not rates:
+        return 0
     return min(LONGEST_HORIZON, _shortest(rates) * 50_000)
 
 
@@ -51,8 +56,8 @@ def _shortest(rates: Sequence[Rate]) -> int:
 class Check(NamedTuple):
     """One question: may `tenant` spend `cost` of `limit` now?
 
-    `rates` is never empty (an unlimited limit needs no engine). `dry_run` answers what would be,
-    and charges nothing.
+    `rates` is never empty (an unlimited limit needs no decision). `dry_run` answers what would be,
+    charges nothing and is not counted. `enforce` only says as what a denial is counted.
     """
 
     tenant: str
@@ -60,6 +65,19 @@ class Check(NamedTuple):
     rates: tuple[Rate, ...]
     cost: int = 1
     dry_run: bool = False
+    enforce: bool = True
+
+
+class Count(NamedTuple):
+    """No question: a decision that needed no windows, to be counted. It is always allowed.
+
+    `rates` is empty.
+    """
+
+    tenant: str
+    limit: str
+    rates: tuple[Rate, ...]
+    outcome: Literal["admitted", "denied"]
 
 
 class Ask(NamedTuple):
@@ -108,7 +126,7 @@ class Return(NamedTuple):
     units: int
 
 
-Question = Check | Ask | Return
+Question = Check | Ask | Return | Count
 
 
 class Verdict(NamedTuple):

@@ -28,6 +28,11 @@ def lease(prefix: str, tenant: str, limit: str, name: str) -> str:
     return f"{of_tenant(prefix, tenant)}:lease:{limit}:{name}"
 
 
+def usage(prefix: str, tenant: str) -> str:
+    """The hash of a tenant's counts: field `minute|meter`, a whole number."""
+    return f"{of_tenant(prefix, tenant)}:usage"
+
+
 def instances(prefix: str, kind: Literal["sidecars", "sdk"] = "sidecars") -> str:
     """The sorted set of processes last seen alive: member an instance id, score its last sign.
 

@@ -8,7 +8,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from partywall.decision import Window
-from partywall_service.engine.base import Ask, Check, Question, Return, Verdict
+from partywall_service.engine.base import Ask, Check, Return, Verdict
 
 
 class LocalLimiter:
@@ -25,7 +25,7 @@ class LocalLimiter:
         self._instances = instances
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def decide(self, question: Question) -> Verdict:
+    def decide(self, question: Check | Ask | Return) -> Verdict:
         """Decides by this process's share: the quota by the instances, at least 1.
 
         A lease gets what it needs or, where that has no room, its cost; nothing is granted ahead,

@@ -16,6 +16,7 @@ from partywall_service.engine.base import (
     SUB_BUCKETS,
     Ask,
     Check,
+    Count,
     Question,
     Return,
     Verdict,
@@ -139,6 +140,8 @@ class MemoryEngine:
 
     def decide_now(self, question: Question, now: float | None = None) -> Verdict:
         """Answers one question at `now`, in seconds since the epoch."""
+        if isinstance(question, Count):
+            return Verdict(allowed=True, retry_after=0.0, windows=())
         moment = round((self._clock() if now is None else now) * MICROSECONDS)
         rings = [self._ring(question, rate) for rate in question.rates]
         if isinstance(question, Check):

@@ -22,6 +22,7 @@ class RedisEngine:
         client: from `connect`, or any redis-py client.
         prefix: what every key of this installation starts with.
         deadline: seconds until a call counts as failed.
+        metering: whether decisions are counted for usage.
         observe: told of each call that was answered: its checks, and the seconds it took.
     """
 
@@ -31,11 +32,12 @@ class RedisEngine:
         *,
         prefix: str = "pw",
         deadline: float = 0.05,
+        metering: bool = True,
         observe: Callable[[int, float], None] = lambda _checks, _seconds: None,
     ) -> None:
         self._client = client
         self._deadline = deadline
-        self._script = DecideScript(prefix)
+        self._script = DecideScript(prefix, metering=metering)
         self._observe = observe
         self._by_shard = isinstance(client, RedisCluster)
 

@@ -9,11 +9,11 @@ from redis.exceptions import NoScriptError
 from partywall.decision import Window
 from partywall.lua import LuaFile
 from partywall_service.engine import keys
-from partywall_service.engine.base import Ask, Check, Question, Verdict, horizon
+from partywall_service.engine.base import Ask, Check, Count, Question, Return, Verdict, horizon
 from partywall_service.engine.memory import MICROSECONDS
 from partywall_service.policy.model import Rate
 
-_LOOK, _CHECK, _ASK, _RETURN = range(4)
+_LOOK, _CHECK, _ASK, _RETURN, _ADMITTED, _DENIED = range(6)
 """What is asked, as the script's header numbers it."""
 
 
@@ -46,11 +46,13 @@ class DecideScript:
 
     Args:
         prefix: what every key of this installation starts with.
+        metering: whether decisions are counted for usage.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, metering: bool = True) -> None:
         self._script = Script("decide")
         self._prefix = prefix
+        self._metering = metering
 
     async def __call__(
         self, client: Redis | RedisCluster, questions: Sequence[Question], *, now: int | None = None
@@ -69,21 +71,36 @@ class DecideScript:
     def _encode(
         self, questions: Sequence[Question], now: int | None
     ) -> tuple[list[str], list[str]]:
-        plans: dict[tuple[Rate, ...], int] = {}
+        plans: dict[tuple[str, tuple[Rate, ...], bool], int] = {}
         first_keys: dict[tuple[str, str, tuple[Rate, ...]], int] = {}
+        counted_at: dict[str, int] = {}
         names: list[str] = []
         asked: list[int] = []
         for question in questions:
             subject = tenant, limit, rates = question[:3]
-            plan = plans.get(rates)
+            enforce = question.enforce if isinstance(question, Check) else True
+            planned = limit, rates, enforce
+            plan = plans.get(planned)
             if plan is None:
-                plan = plans[rates] = len(plans) + 1
+                plan = plans[planned] = len(plans) + 1
             first = first_keys.get(subject)
             if first is None:
                 first = first_keys[subject] = len(names) + 1
                 names += [keys.window(self._prefix, tenant, limit, r.window) for r in rates]
-            if isinstance(question, Check):
-                asked += (plan, first, question.cost, _LOOK if question.dry_run else _CHECK)
+            if isinstance(question, Check | Count):
+                counted = 0
+                if self._metering:
+                    counted = counted_at.get(tenant, 0)
+                    if not counted:
+                        names.append(keys.usage(self._prefix, tenant))
+                        counted = counted_at[tenant] = len(names)
+                if isinstance(question, Count):
+                    kind = _ADMITTED if question.outcome == "admitted" else _DENIED
+                    asked += (plan, first, 1, kind, counted)
+                elif question.dry_run:
+                    asked += (plan, first, question.cost, _LOOK)
+                else:
+                    asked += (plan, first, question.cost, _CHECK, counted)
                 continue
             record = 0
             if question.lease:
@@ -95,12 +112,15 @@ class DecideScript:
                 asked += (question.lasts(need), record)
             else:
                 asked += (plan, first, question.units, _RETURN, record)
-        planned: list[int] = []
-        for rates in plans:
-            planned += (len(rates), horizon(rates))
+        numbers: list[int] = []
+        words: list[str] = []
+        for limit, rates, enforce in plans:
+            numbers += (len(rates), horizon(rates))
             for quota, window in rates:
-                planned += (quota, window * MICROSECONDS)
-        return names, ["" if now is None else str(now), _numbers(planned), _numbers(asked)]
+                numbers += (quota, window * MICROSECONDS)
+            words.append(f"limits.{limit}. {'denied' if enforce else 'would_deny'}")
+        given = "" if now is None else str(now)
+        return names, [given, _numbers(numbers), _numbers(asked), " ".join(words)]
 
     @staticmethod
     def _verdicts(questions: Sequence[Question], reply: Sequence[int]) -> list[Verdict]:
@@ -110,7 +130,7 @@ class DecideScript:
             allowed, wait = reply[at] == 1, reply[at + 1]
             at += 2
             granted = 0
-            if not isinstance(question, Check):
+            if isinstance(question, Ask | Return):
                 granted = reply[at]
                 at += 1
             windows = []

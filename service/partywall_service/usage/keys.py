@@ -6,14 +6,9 @@ colon, so nothing that a tenant or a process is called can come between.
 
 from hashlib import sha1
 
-from partywall_service.engine.keys import SHARDS, of_tenant, shard
+from partywall_service.engine.keys import SHARDS, shard, usage
 
 __all__ = ["SHARDS", "gone", "metered", "reporter", "rolled", "shard", "usage"]
-
-
-def usage(prefix: str, tenant: str) -> str:
-    """The hash of a tenant's counts: field `minute|meter`, a whole number."""
-    return f"{of_tenant(prefix, tenant)}:usage"
 
 
 def metered(prefix: str, number: int) -> str:

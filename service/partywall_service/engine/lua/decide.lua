@@ -3,27 +3,33 @@
 -- KEYS[i]    a ring, the hash of one tenant's, one limit's, one window (include/ring.lua),
 --            or a lease, a string of whole numbers with spaces between: its units, the microsecond
 --            until which they can be given back, then of each window its length in microseconds and
---            the sub-bucket charged
+--            the sub-bucket charged,
+--            or a tenant's counts of usage (include/usage.lua)
 -- ARGV[1]    now in microseconds, or '' for this server's clock (tests give one)
 -- ARGV[2]    the plans, as whole numbers with spaces between; each: how many windows, how long its
 --            leases last in microseconds, then of each window its quota and length in microseconds
 -- ARGV[3]    the questions, likewise; each: its plan (from 1), its first key (from 1; its windows'
 --            rings follow one another), its units, and what is asked:
 --              0        a check of this cost, to look only
---              1        a check of this cost
+--              1        a check of this cost; then the key where its decision is counted (from 1;
+--                       0: nowhere)
 --              2        a lease of this cost at least; then its need, how much ahead at most, how
 --                       many microseconds it lasts if nothing is granted ahead, and the key of the
 --                       lease (from 1; 0: none, and nothing ahead)
 --              3        a return of this many; then the key of the lease
+--              4, 5     nothing: that so many were admitted, or denied, is only counted; then the key
+--                       where
+-- ARGV[4]    of each plan two words: what its limit's meters begin with, and that of a denial ends with
 -- returns    flat integers; of each question: 1 allowed or 0, retry_after in microseconds (-1: never),
 --            for a lease the units granted and for a return those taken back, then of each of its
 --            windows: the cost charged, reset_after in microseconds
 --
 -- Closes the race of two sidecars that both read a window before either charges it: reading and
 -- charging are one step here. All windows of a limit are read before any is charged, so a denial
--- changes none. A denial writes nothing at all: a flood of them costs no replication, and a clock
--- set back after it finds every charge still there. A lease's record goes in the step that takes its
--- units back, so a return that is sent twice takes them once.
+-- changes none: a clock set back after it finds every charge still there. What was decided is counted
+-- in the same step, so a report is as exact as the decisions; a tenant's decisions of one call are
+-- counted together, so a flood of denials costs next to no replication. A lease's record goes in the
+-- step that takes its units back, so a return that is sent twice takes them once.
 
 local AHEAD_SHARE = 8
 local LEASE_KEPT = 15000
@@ -47,6 +53,7 @@ local function life(milliseconds)
 end
 
 --- @include "ring"
+--- @include "usage"
 
 local plans = {}
 local next_number = string.gmatch(ARGV[2], '%d+')
@@ -56,6 +63,23 @@ for windows in next_number do
     plan[w] = { quota = tonumber(next_number()), window = tonumber(next_number()) }
   end
   plans[#plans + 1] = plan
+end
+
+local next_word = string.gmatch(ARGV[4], '%S+')
+for p = 1, #plans do
+  local limit = next_word()
+  plans[p].admitted = limit .. 'admitted'
+  plans[p].denied = limit .. next_word()
+end
+
+local tallies = {} -- by the key where they are counted, by meter
+local function tally(key, meter, n)
+  local counts = tallies[key]
+  if not counts then
+    counts = {}
+    tallies[key] = counts
+  end
+  counts[meter] = (counts[meter] or 0) + n
 end
 
 next_number = string.gmatch(ARGV[3], '%d+')
@@ -213,19 +237,42 @@ for number in next_number do
     give_back(plan, units)
   elseif kind == '2' then
     lease(plan, units, room)
-  elseif units > room then
-    say_denied(plan, units)
-    say_windows(plan)
   elseif kind == '1' then
-    check(plan, units)
+    local counted = KEYS[tonumber(next_number())]
+    if units > room then
+      say_denied(plan, units)
+      say_windows(plan)
+    else
+      check(plan, units)
+    end
+    if counted then
+      tally(counted, units > room and plan.denied or plan.admitted, 1)
+    end
+  elseif kind == '0' then
+    if units > room then
+      say_denied(plan, units)
+      say_windows(plan)
+    else
+      look(plan, units)
+    end
   else
-    look(plan, units)
+    local counted = KEYS[tonumber(next_number())]
+    if counted then
+      tally(counted, kind == '4' and plan.admitted or plan.denied, units)
+    end
+    say(1, 0)
   end
 end
 
 for _, ring in pairs(rings) do
   if ring.charged or ring.given_back then
     write(ring)
+  end
+end
+
+for key, counts in pairs(tallies) do
+  for meter, n in pairs(counts) do
+    add_count(key, meter, n)
   end
 end
 
