@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy import Select, delete, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
@@ -123,10 +123,14 @@ class Tenants(Store):
         tier: str | None = None,
         status: Status | None = None,
         domain: str | None = None,
+        prefix: str | None = None,
         after: str | None = None,
         limit: int,
     ) -> list[TenantRecord]:
-        """Tenants by id, from the one after `after`, at most `limit`; each filter narrows."""
+        """Tenants by id, from the one after `after`, at most `limit`; each filter narrows.
+
+        A `prefix` begins the id or the name, in letters of either case.
+        """
         query = select(*TENANT_COLUMNS).order_by(tenants.c.tenant).limit(limit)
         if tier is not None:
             query = query.where(tenants.c.tier == tier)
@@ -137,6 +141,14 @@ class Tenants(Store):
                 tenant_domains.c.domain == domain.lower()
             )
             query = query.where(tenants.c.tenant == holder.scalar_subquery())
+        if prefix is not None:
+            begins = prefix.lower()
+            query = query.where(
+                or_(
+                    func.lower(tenants.c.tenant).startswith(begins, autoescape=True),
+                    func.lower(tenants.c.name).startswith(begins, autoescape=True),
+                )
+            )
         if after is not None:
             query = query.where(tenants.c.tenant > after)
         async with self._reading() as connection:
