@@ -41,7 +41,7 @@ class Shop(NamedTuple):
         claims = {"merchant": tenant, "exp": int(time.time()) + 3600}
         token = jwt.encode(claims, secret, "HS256")
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=self.app.url, headers=headers, timeout=30)
+        return httpx.Client(verify=False, base_url=self.app.url, headers=headers, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def _ok(answer: httpx.Response) -> httpx.Response | None:
 def test_a_visitor_names_the_merchant_by_subdomain_and_sees_no_orders(shop: Shop) -> None:
     tenant = fresh_tenant()
     headers = {"Host": f"{tenant}.shop.localhost"}
-    with httpx.Client(base_url=shop.app.url, headers=headers) as visitor:
+    with httpx.Client(verify=False, base_url=shop.app.url, headers=headers) as visitor:
         assert visitor.get("/").json() == f"Welcome to {tenant}!"
         assert visitor.post("/orders", json={"item": "tea"}).status_code == 201
         assert visitor.get("/orders").status_code == 401

@@ -41,7 +41,10 @@ async def street(
     one = sidecar(quotas=QUOTAS, env=PATIENT)
     there = one if request.param == "the same sidecar" else sidecar(quotas=QUOTAS, env=PATIENT)
     (host,) = hosts(there.url, on_outage="closed", deadline=30.0)
-    async with one.client() as admin, httpx.AsyncClient(base_url=host.url, timeout=60) as client:
+    async with (
+        one.client() as admin,
+        httpx.AsyncClient(verify=False, base_url=host.url, timeout=60) as client,
+    ):
         yield Street(admin, host, client)
 
 

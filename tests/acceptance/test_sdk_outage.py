@@ -130,7 +130,7 @@ async def test_without_its_sidecar_a_host_answers_by_on_outage_and_is_exact_agai
     acme = fresh_tenant()
     enough = 10_000 if soak else 300
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        client = await stack.enter_async_context(httpx.AsyncClient(verify=False, timeout=60))
         under = {}
         for host in three:
             traffic = under[host] = await stack.enter_async_context(Traffic())
@@ -191,7 +191,7 @@ async def test_without_valkey_the_sidecar_decides_by_each_limits_own_on_outage(
     one = sidecar(quotas=QUOTAS, env=env)
     (host,) = hosts(one.url, on_outage="local")
     acme = fresh_tenant()
-    async with httpx.AsyncClient(timeout=60) as client, Traffic() as traffic:
+    async with httpx.AsyncClient(verify=False, timeout=60) as client, Traffic() as traffic:
         async with one.client() as admin:
             await put_tenant(admin, acme)
         for _ in range(4):
