@@ -22,7 +22,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -230,8 +230,12 @@ neighbours = Table(
     Column("job_run_us", BigInteger, nullable=False),
     Column("share", Double, nullable=False),
     Column("fair_share", Double, nullable=False),
+    Column("resource", Text, nullable=False),
     Column("verdict", Text, nullable=False),
     Column("reason", Text),
+    # When the tenant was last judged to be so: nobody is told anew of what came and went.
+    Column("noisy_at", _INSTANT),
+    Column("victim_at", _INSTANT),
     CheckConstraint("verdict IN ('noisy', 'normal', 'victim')", name="verdict"),
 )
 
@@ -245,7 +249,10 @@ notices = Table(
     Column("tenant", _ID),
     Column("body", JSONB, nullable=False),
     Column("delivered_at", _INSTANT),
+    Column("failed_at", _INSTANT),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # Digests of the URLs that took it, or are gone for good: those are not asked again.
+    Column("settled", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("error", Text),
     Index(None, "at", postgresql_where=text("delivered_at IS NULL")),
     Index(None, "tenant", "at"),

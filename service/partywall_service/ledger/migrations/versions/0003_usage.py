@@ -6,7 +6,7 @@ each ten million lines.
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0003"
 down_revision = "0002"
@@ -80,8 +80,11 @@ def _create_neighbours_and_notices() -> None:
         sa.Column("job_run_us", sa.BigInteger, nullable=False),
         sa.Column("share", sa.Double, nullable=False),
         sa.Column("fair_share", sa.Double, nullable=False),
+        sa.Column("resource", sa.Text, nullable=False),
         sa.Column("verdict", sa.Text, nullable=False),
         sa.Column("reason", sa.Text),
+        sa.Column("noisy_at", _INSTANT),
+        sa.Column("victim_at", _INSTANT),
         sa.PrimaryKeyConstraint("tenant", name="neighbours_pkey"),
         sa.CheckConstraint(
             "verdict IN ('noisy', 'normal', 'victim')", name="neighbours_verdict_check"
@@ -95,7 +98,9 @@ def _create_neighbours_and_notices() -> None:
         sa.Column("tenant", _ID),
         sa.Column("body", JSONB, nullable=False),
         sa.Column("delivered_at", _INSTANT),
+        sa.Column("failed_at", _INSTANT),
         sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("settled", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'")),
         sa.Column("error", sa.Text),
         sa.PrimaryKeyConstraint("id", name="notices_pkey"),
     )
