@@ -320,7 +320,9 @@ def _permit(
     seconds = LONGEST_HOLD if retry_after is None else min(LONGEST_HOLD, retry_after)
     if not limit.enforce:
         tally[tier, limit.name, "would_deny"] += 1
-        return Permit(True, tier, degraded=degraded, seconds=seconds, windows=windows)
+        return Permit(
+            True, tier, degraded=degraded, seconds=seconds, windows=windows, would_deny=True
+        )
     tally[tier, limit.name, "denied"] += 1
     return Permit(
         False,

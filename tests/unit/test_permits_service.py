@@ -295,9 +295,10 @@ async def test_unlimited_needs_no_units(sidecar):
 
 
 async def test_observing_grants_what_there_is_and_then_allows_without_units(sidecar):
-    assert (await sidecar.ask(limit="watched")).granted == 1
+    within = await sidecar.ask(limit="watched")
+    assert (within.granted, within.would_deny) == (1, False)
     over = await sidecar.ask(limit="watched")
-    assert (over.allowed, over.reason, over.granted) == (True, None, 0)
+    assert (over.allowed, over.reason, over.granted, over.would_deny) == (True, None, 0, True)
     assert 0 < over.seconds <= LONGEST_HOLD
     assert over.windows[0].remaining == 0
     assert (sidecar.counted("watched", "granted"), sidecar.counted("watched", "would_deny")) == (
