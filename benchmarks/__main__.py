@@ -11,6 +11,7 @@ from benchmarks import (
     growth,
     jobs,
     memory,
+    metering,
     middleware,
     quotas,
     report,
@@ -24,6 +25,7 @@ MEASUREMENTS = {
     "growth": growth,
     "jobs": jobs,
     "memory": memory,
+    "metering": metering,
     "middleware": middleware,
     "quotas": quotas,
 }

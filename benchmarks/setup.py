@@ -60,7 +60,11 @@ def stores() -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def sidecar(
-    stores: Stores, *, rate: str = PLENTY, core: Collection[int] = MEASURED
+    stores: Stores,
+    *,
+    rate: str = PLENTY,
+    core: Collection[int] = MEASURED,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """A sidecar of one process; its URL."""
     config = stores.directory / f"quotas-{rate.replace('/', '-')}.toml"
@@ -74,6 +78,7 @@ def sidecar(
             "PARTYWALL_ADMIN_TOKEN": TOKEN,
             "PARTYWALL_REDIS_TIMEOUT_MS": os.environ.get("BENCH_DEADLINE_MS", "5000"),
             "PARTYWALL_DATA_DIR": str(stores.directory / "sidecar"),
+            **(environment or {}),
         },
         ready="/readyz",
         core=core,
