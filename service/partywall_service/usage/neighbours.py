@@ -1,0 +1,229 @@
+"""Neighbours: each tenant's share of what all did lately, live and as last written."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy import select
+
+from partywall_service.ledger.tables import neighbours
+from partywall_service.names import is_tenant_id
+from partywall_service.policy.model import Policy, Tier
+from partywall_service.usage.activity import ActivityStore, Sums
+from partywall_service.usage.source import Source
+from partywall_service.usage.spans import floor, minute_of
+from partywall_service.usage.verdict import Activity, Neighbour, Pace, judge
+
+HOUR = timedelta(hours=1)
+LONGEST = timedelta(hours=24)
+
+_DEAR = 0.05
+"""Seconds of work above which an answer is given again for a while."""
+
+_AGAIN = 5
+"""Times its own cost for which a judgement is given again: a flood of questions keeps the database
+busy for a fifth of the time."""
+
+_USUAL_AGAIN = 100
+"""Likewise for what is usual, which changes by the hour."""
+
+_LONGEST_AGAIN = 60.0
+"""Seconds for which anything is given again, at most."""
+
+_MOST = 8
+"""Windows whose answers are kept for that."""
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Holder(Protocol):
+    """Has the policy in force."""
+
+    @property
+    def current(self) -> Policy:
+        """As it is now."""
+        ...
+
+
+class NeighbourStore(ActivityStore):
+    """The statements of `Neighbours`."""
+
+    async def snapshot(self) -> list[Neighbour]:
+        """As the maintenance jobs wrote it last, the largest share first.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL did not answer.
+        """
+        c = neighbours.c
+        query = select(neighbours).order_by(c.share.desc(), c.requests.desc(), c.tenant)
+        async with self._reading() as connection:
+            rows = (await connection.execute(query)).all()
+        totals = [
+            sum(getattr(row, name) for row in rows) or 1
+            for name in ("requests", "in_flight_us", "job_run_us")
+        ]
+        return [
+            Neighbour(
+                tenant=row.tenant,
+                tier=row.tier,
+                requests=row.requests,
+                denied=row.denied,
+                in_flight_us=row.in_flight_us,
+                job_run_us=row.job_run_us,
+                share=row.share,
+                fair_share=row.fair_share,
+                resource=row.resource,
+                verdict=row.verdict,
+                reason=row.reason,
+                requests_share=row.requests / totals[0],
+                in_flight_share=row.in_flight_us / totals[1],
+                jobs_share=row.job_run_us / totals[2],
+            )
+            for row in rows
+        ]
+
+
+class Neighbours:
+    """Who took how much, and what that did to the others.
+
+    Args:
+        store: PostgreSQL.
+        sources: where counts wait for it.
+        policy: the tiers, for their weights.
+        now: the wall clock; it decides where the window begins.
+    """
+
+    def __init__(
+        self,
+        store: NeighbourStore,
+        sources: Sequence[Source],
+        policy: Holder,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._sources = tuple(sources)
+        self._policy = policy
+        self._now = now
+        self._judged: _Shared[int, list[Neighbour]] = _Shared(self._judge, _AGAIN)
+        self._usual: _Shared[int, dict[str, Pace]] = _Shared(store.usual, _USUAL_AGAIN)
+
+    async def judge(self, window: timedelta = HOUR) -> list[Neighbour]:
+        """Everyone active in the window, the minute that runs included; the largest share first.
+
+        Questions that come at once are answered together. Where the answer is dear, it is given
+        again for a while: at 10,000 tenants for some seconds.
+
+        Args:
+            window: whole minutes, from one to `LONGEST`.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL did not answer.
+            StoreError: Redis did not answer.
+            ValueError: the window is none.
+        """
+        minutes, rest = divmod(window, timedelta(minutes=1))
+        if rest or not timedelta(0) < window <= LONGEST:
+            raise ValueError(f"expected whole minutes, up to {LONGEST}; got {window}")
+        return await self._judged.get(minutes)
+
+    async def snapshot(self) -> list[Neighbour]:
+        """As the maintenance jobs wrote it last, of the last hour; the largest share first.
+
+        It has everyone who is noisy or a victim, and who took most of what is shared.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL did not answer.
+        """
+        return await self._store.snapshot()
+
+    async def _judge(self, minutes: int) -> list[Neighbour]:
+        # Redis before PostgreSQL: what the roll-up moves meanwhile is then in both, not in none.
+        held = [point for source in self._sources for point in await source.held()]
+        end = minute_of(self._now()) + 1
+        first = end - minutes
+        # A Redis whose clock is ahead counts in minutes that are still to come here.
+        end = max([end, *(point.minute + 1 for point in held)])
+        sums = await self._store.sums(first, end, held)
+        tiers = await self._store.tiers(sums)
+        usual = await self._usual.get(floor(first, "hour"))
+        # Ten thousand tenants take a tenth of a second, in which this thread has others to answer.
+        return await asyncio.to_thread(_judged, sums, tiers, usual, self._policy.current)
+
+
+class _Shared(Generic[Question, Answer]):
+    """Answers each question once for all who ask at once, and dear ones not anew for a while.
+
+    Args:
+        ask: makes an answer.
+        again: times its cost for which a dear one is given again.
+    """
+
+    def __init__(self, ask: Callable[[Question], Awaitable[Answer]], again: float) -> None:
+        self._ask = ask
+        self._again = again
+        self._places: OrderedDict[Question, _Place[Answer]] = OrderedDict()
+
+    async def get(self, question: Question) -> Answer:
+        """The answer, which was begun after this was called unless it is dear."""
+        asked = time.monotonic()
+        place = self._places.setdefault(question, _Place())
+        self._places.move_to_end(question)
+        while len(self._places) > _MOST:
+            self._places.popitem(last=False)
+        async with place.lock:
+            if place.answer is None or place.begun < asked - place.lasts:
+                begun = time.monotonic()
+                place.answer = await self._ask(question)
+                place.begun, cost = begun, time.monotonic() - begun
+                place.lasts = min(self._again * cost, _LONGEST_AGAIN) if cost >= _DEAR else 0.0
+            return place.answer
+
+
+class _Place(Generic[Answer]):
+    """Where an answer is made.
+
+    Attributes:
+        lock: held by whoever makes it.
+        answer: the last one.
+        begun: when it was begun.
+        lasts: seconds from then for which it is given again.
+    """
+
+    __slots__ = ("answer", "begun", "lasts", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.answer: Answer | None = None
+        self.begun = 0.0
+        self.lasts = 0.0
+
+
+def _judged(
+    sums: Mapping[str, Sums], tiers: Mapping[str, str], usual: Mapping[str, Pace], policy: Policy
+) -> list[Neighbour]:
+    """Those who are tenants now: not what nobody's jobs did, nor who has no tier any more."""
+    default = policy.tiers.get(policy.default_tier) if policy.default_tier else None
+    activities = []
+    for tenant, one in sums.items():
+        tier = policy.tiers.get(tiers.get(tenant, ""), default)
+        if tier is not None and is_tenant_id(tenant):
+            activities.append(_activity(tenant, tier, one))
+    return judge(activities, usual)
+
+
+def _activity(tenant: str, tier: Tier, sums: Sums) -> Activity:
+    return Activity(
+        tenant=tenant,
+        tier=tier.name,
+        weight=tier.weight,
+        requests=sums.requests,
+        denied=sums.denied,
+        shed=sums.shed,
+        run=sums.run,
+        pace=sums.pace,
+    )
