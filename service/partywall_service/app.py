@@ -39,6 +39,9 @@ from partywall_service.quotas.sweep import sweep
 from partywall_service.quotas.volatile import VolatileQuotas
 from partywall_service.settings import Settings
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
+from partywall_service.usage.adding import Adder
+from partywall_service.usage.kept import KeptCounts
+from partywall_service.usage.reported import Reported
 
 _COLLECT_AFTER = (10_000, 20, 20)
 """Objects made before the collector looks; and turns of one generation to one of the next."""
@@ -106,7 +109,15 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     local = LocalLimiter(lambda: presence.instances)
     # The breaker stands behind the batches: those that gathered before an outage fail at once, too.
     batcher = Batcher(breaker)
-    admission = Admission(directory, batcher, local, metrics.decisions, None)
+    reported = kept = None
+    if settings.metering:
+        adder = Adder(client, prefix=settings.key_prefix, deadline=deadline)
+        reported = Reported(directory, adder)
+        kept = KeptCounts(adder, metrics.usage_lost)
+        stack.push_async_callback(kept.close)
+        task = run_in_background("kept counts", kept.run)
+        stack.push_async_callback(stop_in_background, task)
+    admission = Admission(directory, batcher, local, metrics.decisions, kept)
     permits = Permits(directory, batcher, local, policy, presence, metrics.decisions)
 
     quota_store = QuotaStore(ledger_engine)
@@ -149,5 +160,5 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         run_in_background("tier check", upkeep.check_tiers, once=True),
     ):
         stack.push_async_callback(stop_in_background, task)
-    hot.open(HotParts(admission, permits, authenticator, policy, quotas))
+    hot.open(HotParts(admission, permits, authenticator, policy, quotas, reported))
     return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas, jobs)

@@ -121,6 +121,7 @@ class Metrics:
         policy_loaded: epoch seconds of the last policy taken.
         policy_refused: policies refused since the start.
         sources: what is read besides at each scrape.
+        usage_lost: counts that usage will lack.
     """
 
     def __init__(self) -> None:
@@ -161,6 +162,12 @@ class Metrics:
             "partywall_store_call_seconds",
             "Time the shared store took to answer a call.",
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+            registry=self.registry,
+        )
+        self.usage_lost = Counter(
+            "partywall_usage_lost_total",
+            "Counts of decisions made without the shared store that usage will lack: more than a "
+            "sidecar keeps, or it ended before the store was back.",
             registry=self.registry,
         )
         self._batch_size = Histogram(

@@ -31,6 +31,7 @@ from partywall_service.api.hot_quotas import (
     quota_path,
     quota_problem_of,
 )
+from partywall_service.api.hot_usage import USAGE_ROUTE, answer_report
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
 from partywall_service.api.quota_bodies import QUOTA_ROUTES
 from partywall_service.api.raw import (
@@ -55,6 +56,7 @@ from partywall_service.policy.model import MAX_AMOUNT
 from partywall_service.policy.upgrade import upgrade
 from partywall_service.quotas.errors import QuotaError
 from partywall_service.quotas.service import Quotas
+from partywall_service.usage.reported import Reported
 
 MAX_CHECKS = 1000
 MAX_BODY = 1024 * 1024
@@ -94,20 +96,21 @@ _CHECK_ROUTES = (
     ),
 )
 
-HOT_ROUTES = (*_CHECK_ROUTES, *QUOTA_ROUTES)
+HOT_ROUTES = (*_CHECK_ROUTES, USAGE_ROUTE, *QUOTA_ROUTES)
 
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 
 
 class HotParts(NamedTuple):
-    """What the hot endpoints answer with."""
+    """What the hot endpoints answer with; `reported` is None where usage is not metered."""
 
     admission: Admission
     permits: Permits
     authenticator: Authenticator
     policy: PolicyHolder
     quotas: Quotas
+    reported: Reported | None
 
 
 class HotEndpoints:
@@ -124,6 +127,7 @@ class HotEndpoints:
             "/v1/check": self._check,
             "/v1/checks": self._checks,
             "/v1/permits": self._permits,
+            "/v1/usage": self._usage,
         }
 
     def open(self, parts: HotParts) -> None:
@@ -213,6 +217,12 @@ class HotEndpoints:
         except InvalidItem as exc:
             raise invalid(exc.field, str(exc)) from exc
         return Answer(200, "application/json", _encoder.encode(answer))
+
+    async def _usage(self, scope: Scope, receive: Receive) -> Answer:
+        parts, principal = await self._admitted(scope)
+        if principal.scope == "tenant":
+            raise Problem("forbidden", "reports are of host apps; a host's token is needed")
+        return await answer_report(parts.reported, receive)
 
     async def _quota(self, asked: QuotaPath, scope: Scope, receive: Receive) -> Answer:
         parts, principal = await self._admitted(scope)

@@ -17,6 +17,7 @@ TAGS = [
     {"name": "tenants", "description": "Who there is, on which tier."},
     {"name": "overrides", "description": "One tenant's exceptions to its tier, which may expire."},
     {"name": "quotas", "description": "What a tenant holds, or uses in a calendar period."},
+    {"name": "usage", "description": "What tenants did, by the minute, the hour and the day."},
     {"name": "jobs", "description": "What runs in the background, in turns that are fair."},
     {"name": "tokens", "description": "Who may call, and as what."},
     {"name": "audit", "description": "Who changed what."},
