@@ -61,6 +61,7 @@ def test_the_document_has_every_endpoint(sidecar: SidecarFactory) -> None:
         "/v1/check",
         "/v1/checks",
         "/v1/permits",
+        "/v1/usage",
         "/v1/authz",
         "/v1/tenants",
         "/v1/tenants/{tenant}",

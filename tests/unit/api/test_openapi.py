@@ -25,6 +25,7 @@ def test_every_operation_of_the_contract_is_there() -> None:
         "POST /v1/check",
         "POST /v1/checks",
         "POST /v1/permits",
+        "POST /v1/usage",
         "GET /v1/authz",
         "GET /v1/tenants",
         "PUT /v1/tenants/{tenant}",
