@@ -11,6 +11,7 @@ from partywall.decision import Decision, HeaderFamily, Window, rate_limit_header
 from partywall.headers import HeaderTemplate
 from partywall.protocol import MAX_AMOUNT, Ask, GiveBack, Permit, horizon
 from partywall.responses import RawHeaders, raw
+from partywall.usage import Tally
 
 
 class Settled(msgspec.Struct, eq=False):
@@ -19,13 +20,17 @@ class Settled(msgspec.Struct, eq=False):
     Attributes:
         decision: the decision.
         tenant: whose, with its tier's features.
+        tally: what it is counted in.
         upgrade: for a denial by the limit, the next tier that would have admitted it.
+        observed: allowed only because the limit is not enforced.
         rendered: whatever the middleware makes of it, kept because a held answer is given often.
     """
 
     decision: Decision
     tenant: Tenant
+    tally: Tally
     upgrade: str | None = None
+    observed: bool = False
     rendered: object = None
 
     @property
@@ -72,11 +77,13 @@ class Spent(msgspec.Struct, eq=False):
     Attributes:
         tenant: whose, with its tier's features.
         degraded: as in the decision.
+        tally: what it is counted in.
         allowed, upgrade: as of every admission.
     """
 
     tenant: Tenant
     degraded: bool
+    tally: Tally
     _lent: Lent
     _cost: int
     _units: int
@@ -140,6 +147,7 @@ class Account:
         ends: when those units end.
         lease: by what they can be given back; None when they cannot.
         windows: as last told, with `units` spent; None until told.
+        tally: what is counted of it, under the names that may be reported.
         held: an answer that needs no units, for costs of `held_cost` and more, until `held_until`.
         waiting: checks that wait for an answer, oldest first.
         asking: whether a question is queued or under way.
@@ -160,6 +168,7 @@ class Account:
         "lease",
         "limit",
         "returning",
+        "tally",
         "tenant",
         "units",
         "waiting",
@@ -173,6 +182,7 @@ class Account:
         self.ends = 0.0
         self.lease: str | None = None
         self.windows: tuple[Window, ...] | None = None
+        self.tally = Tally(tenant, limit)
         self.held: Settled | None = None
         self.held_cost = 0
         self.held_until = 0.0
@@ -186,11 +196,22 @@ class Account:
         self._horizon = 0.0
 
     def take(self, cost: int, now: float) -> Answer | None:
-        """An answer from what is in hand, or None."""
+        """An answer from what is in hand, counted; or None.
+
+        Without further calls where it can be: this is what a hot tenant's check costs.
+        """
         if self.units >= cost and now < self.ends:
-            return self._spend(cost, now)
-        if self.held is not None and now < self.held_until and cost >= self.held_cost:
-            return _for_cost(self.held, cost)
+            self.units = units = self.units - cost
+            self._spent += cost
+            lent, tally = self._lent, self.tally
+            tally.admitted += 1
+            if lent.degraded:
+                tally.degraded += 1
+            return Spent(lent.tenant, lent.degraded, tally, lent, cost, units, now)
+        held = self.held
+        if held is not None and now < self.held_until and cost >= self.held_cost:
+            count(held)
+            return held if cost == held.decision.cost else _for_cost(held, cost)
         return None
 
     def question(self, lease: str, now: float) -> Ask | None:
@@ -237,6 +258,10 @@ class Account:
         known = self.tenant
         if known.tier != permit.tier or known.features != features:
             self.tenant = Tenant(id=known.id, tier=permit.tier, features=features)
+        self._reported_as(
+            None if permit.tier is None else known.id,
+            None if permit.reason == "unknown-limit" else self.limit,
+        )
         if permit.windows or (permit.allowed and not permit.degraded):
             # Else nothing was said of windows; without any a limit counts as unlimited.
             self.windows = permit.windows
@@ -271,7 +296,9 @@ class Account:
         decision = _decision(
             self.tenant, self.limit, ask.cost, permit.windows, permit.degraded, denial
         )
-        held = self.held = Settled(decision, self.tenant, permit.upgrade)
+        held = self.held = Settled(
+            decision, self.tenant, self.tally, permit.upgrade, permit.would_deny
+        )
         # Where no window is at its end the answer does not hang on the cost.
         self.held_cost = ask.cost if permit.windows else 1
         self.held_until = until
@@ -283,11 +310,29 @@ class Account:
                 waiter.answer.set_result(_for_cost(held, waiter.cost))
         self.waiting = unfit
 
+    def _reported_as(self, tenant: str | None, limit: str | None) -> None:
+        """What was counted under another name stays so."""
+        if self.tally.tenant != tenant or self.tally.limit != limit:
+            self.tally = Tally(tenant, limit)
+
     def _spend(self, cost: int, now: float) -> Spent:
         self.units -= cost
         self._spent += cost
         lent = self._lent
-        return Spent(lent.tenant, lent.degraded, lent, cost, self.units, now)
+        return Spent(lent.tenant, lent.degraded, self.tally, lent, cost, self.units, now)
+
+
+def count(answer: Answer) -> None:
+    """Counts an answer that somebody is given."""
+    tally, decision = answer.tally, answer.decision if type(answer) is Settled else answer
+    if not decision.allowed:
+        tally.denied += 1
+    elif type(answer) is Settled and answer.observed:
+        tally.observed += 1
+    else:
+        tally.admitted += 1
+    if decision.degraded:
+        tally.degraded += 1
 
 
 def _decision(
@@ -325,4 +370,5 @@ def _for_cost(held: Settled, cost: int) -> Settled:
         never = any(cost > one.quota for one in decision.windows)
         retry_after = None if never else max([retry_after, *waits])
     # Which tier would have admitted so much nobody said, either.
-    return Settled(replace(decision, cost=cost, retry_after=retry_after), held.tenant)
+    decision = replace(decision, cost=cost, retry_after=retry_after)
+    return Settled(decision, held.tenant, held.tally, observed=held.observed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -123,7 +124,7 @@ class Partywall(QuotaMethods, JobMethods):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Gives back unspent permits and closes the connections of the running event loop."""
+        """Gives back unspent permits, reports usage and closes the running loop's connections."""
         loop = asyncio.get_running_loop()
         self._latest = None
         session = self._sessions.pop(loop, None)
@@ -142,7 +143,7 @@ class Partywall(QuotaMethods, JobMethods):
         session = self._latest
         if (
             session is None
-            or session.loop is not asyncio.get_running_loop()
+            or session.loop is not get_running_loop()
             or session.substitute is not substituted()
         ):
             session = self._latest = self._session()
@@ -313,6 +314,7 @@ class Partywall(QuotaMethods, JobMethods):
             self._sessions.pop(other, None)
         permits = Permits(
             transport.permits,
+            report=transport.usage,
             # Of this loop's own: after a fork each process must count as one.
             instance=secrets.token_hex(8),
             on_outage=self._on_outage,

@@ -110,7 +110,10 @@ class _Limit:
         if answer is None:
             answer = await permits.ask(tenant, self._name, cost)
         governed.add(answer.decision)
-        denial = _denial_of(answer) if governed.enforce else None
+        denial = _denial_of(answer)
+        if denial is not None and not governed.enforce:
+            answer.tally.spare()
+            denial = None
         if denial is not None:
             governed.denial = denial
             raise denial

@@ -47,6 +47,7 @@ class Governed(msgspec.Struct, eq=False):
             wrapped from outside) must not have the last word: its response is held back until it
             returns, which a handler of its own for the denial does.
         started: whether the app has answered: its response, or the WebSocket's, has begun.
+        status: of the response that the client of an HTTP request sees; 0 while there is none.
     """
 
     client: Partywall
@@ -56,6 +57,7 @@ class Governed(msgspec.Struct, eq=False):
     _send: Send
     denial: Exception | None = None
     started: bool = False
+    status: int = 0
     _held: tuple[Message, ...] = ()
     _further: tuple[Decision, ...] = ()
 
@@ -76,11 +78,19 @@ class Governed(msgspec.Struct, eq=False):
             return self._hold(message)
         if kind in _ANSWERS:
             self.started = True
+            if kind == "http.response.start":
+                self.status = message["status"]
             own = self.answer.headers(self._family) if not self._further else self._all_headers()
-            message = {**message}
-            message["headers"] = [*message.get("headers", ()), *own]
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
         elif kind == "websocket.close":
             self.started = True
+        return self._send(message)
+
+    @_coroutine_function
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Passes on the messages of an answer that needs no headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
         return self._send(message)
 
     async def _hold(self, message: Message) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from time import perf_counter_ns
 from typing import Any, NamedTuple, get_args
 
 from partywall import responses
@@ -37,6 +38,7 @@ from partywall.tenants import (
     chain,
     is_tenant_id,
 )
+from partywall.usage import Usage
 
 Shaped = Denial | ASGIApp | None
 OnDenial = Callable[[Scope, Denial], Shaped | Awaitable[Shaped]]
@@ -163,24 +165,38 @@ class PartywallMiddleware:
                 await self._refuse(responses.no_tenant(), inner, receive, send)
                 return
             answer = await permits.ask(tenant, limit, cost)
-        if type(answer) is Settled and self._enforce and _is_denial(answer.decision):
-            await self._deny_answer(answer, inner, receive, send)
-            return
+        tally = answer.tally
+        if type(answer) is Settled and _is_denial(answer.decision):
+            if self._enforce:
+                await self._deny_answer(answer, permits.usage, inner, receive, send)
+                return
+            tally.spare()
         governed = inner[SCOPE_KEY] = Governed(
             self._client, answer, self._headers, self._enforce, send
         )
         token = enter(answer.tenant)
+        began = perf_counter_ns()
         try:
             await self.app(inner, receive, governed.send)
             if governed.denial is not None:
                 await governed.release()
-        except (Denied, SidecarUnavailable) as exc:
+        except Exception as exc:
+            governed.status = governed.status or 500  # as servers answer, unless we do
             # Raised by the app itself or a dependency of it (`partywall.fastapi`).
-            denial = _denial_of(exc, self._headers)
-            if governed.started or denial is None:
+            raised = isinstance(exc, Denied | SidecarUnavailable) and not governed.started
+            denial = _denial_of(exc, self._headers) if raised else None
+            if denial is None:
                 raise
-            await self._deny(governed.completed(denial), inner, receive, send)
+            await self._deny(governed.completed(denial), inner, receive, governed.pass_on)
         finally:
+            if kind == "http":
+                tally.in_flight += perf_counter_ns() - began
+                if 200 <= governed.status < 300:  # mostly, and then without a call
+                    tally.answered_2xx += 1
+                else:
+                    tally.answered(governed.status)
+                if not tally.noted:
+                    permits.usage.note(tally)
             leave(token)
             # The server holds the scope by what it sends with: a cycle, one of them a request.
             inner.pop(SCOPE_KEY, None)
@@ -193,18 +209,30 @@ class PartywallMiddleware:
             scope[SCOPE_KEY] = None
             await self.app(scope, receive, send)
 
-    async def _deny_answer(
-        self, answer: Settled, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def _deny_answer(
+        self, answer: Settled, usage: Usage, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
         """Denies by a decision; a held one is rendered once."""
         if self._on_denial is not None:
-            await self._deny(_denial_by(answer, self._headers), scope, receive, send)
-            return
+            return self._deny_shaped(answer, usage, scope, receive, send)
         kept = answer.rendered
-        if not isinstance(kept, _Kept) or kept.family != self._headers:
+        if type(kept) is not _Kept or kept.family != self._headers:
             rendered = Rendered(_denial_by(answer, self._headers))
             kept = answer.rendered = _Kept(self._headers, rendered)
-        await kept.rendered(scope, receive, send)
+        if scope["type"] == "http":
+            # Noted already: the answer was counted just now, and nobody was waited for since.
+            answer.tally.answered(kept.rendered.status)
+        return kept.rendered(scope, receive, send)
+
+    async def _deny_shaped(
+        self, answer: Settled, usage: Usage, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        governed = Governed(self._client, answer, self._headers, self._enforce, send)
+        try:
+            await self._deny(_denial_by(answer, self._headers), scope, receive, governed.pass_on)
+        finally:
+            if scope["type"] == "http":
+                usage.answered(answer.tally, governed.status)
 
     async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = Rendered(denial)

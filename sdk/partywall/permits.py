@@ -6,16 +6,16 @@ and no added wait when idle). docs/design.md, "Permits", has the arithmetic and 
 """
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from itertools import count
 from typing import NamedTuple
 
-from partywall.account import Account, Answer, Settled, Waiter
+from partywall.account import Account, Answer, Settled, Waiter, count
 from partywall.decision import Decision
 from partywall.errors import Forbidden, SidecarError, Unauthenticated, UnexpectedAnswer
 from partywall.outage import OnOutage, Outage
@@ -28,6 +28,7 @@ from partywall.protocol import (
     PermitsAnswer,
     PermitsRequest,
 )
+from partywall.usage import Counts, Report, Usage
 
 MAX_IN_FLIGHT = 2
 """Questions at once: one being answered while the next is made."""
@@ -53,14 +54,6 @@ Lease = Callable[[PermitsRequest], Awaitable[PermitsAnswer]]
 log = logging.getLogger("partywall")
 
 
-class Counts(NamedTuple):
-    """Checks answered in this process since its start, by outcome; `degraded` counts in both."""
-
-    admitted: int
-    denied: int
-    degraded: int
-
-
 class _Return(NamedTuple):
     """What an account gives back; it is tried until some time."""
 
@@ -84,7 +77,11 @@ class Permits:
         on_outage: what decides then.
         deadline: seconds after which a check is decided without an answer that it could use.
         instance: this process's id for the sidecar; a random one when left out.
+        report: tells the sidecar what was counted; left out, nothing is reported.
         clock: seconds that never go back.
+
+    Attributes:
+        usage: what was counted, of which the middlewares count, too.
     """
 
     def __init__(
@@ -94,6 +91,7 @@ class Permits:
         on_outage: OnOutage = "local",
         deadline: float = 0.25,
         instance: str | None = None,
+        report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
@@ -101,7 +99,8 @@ class Permits:
         self._deadline = deadline
         self._instance = instance or secrets.token_hex(8)
         self._clock = clock
-        self._numbers = count(1)
+        self.usage = Usage(report, instance=self._instance, clock=clock)
+        self._numbers = itertools.count(1)
         # What is done for all must not run as the tenant whose request happened to begin it.
         self._context = Context()
         self._accounts: dict[tuple[str, str], Account] = {}
@@ -122,7 +121,6 @@ class Permits:
         self._unknown_limits: set[str] = set()
         self._upgrades: dict[str, dict[str, str]] = {}
         self._closed = False
-        self._admitted = self._denied = self._degraded = 0
 
     def __len__(self) -> int:
         return len(self._accounts) + len(self._older)
@@ -130,7 +128,7 @@ class Permits:
     @property
     def counts(self) -> Counts:
         """What was answered so far."""
-        return Counts(self._admitted, self._denied, self._degraded)
+        return self.usage.counts
 
     @property
     def refusal(self) -> SidecarError | None:
@@ -157,8 +155,8 @@ class Permits:
             if account is None:
                 return None
         answer = account.take(cost, self._clock())
-        if answer is not None:
-            self._count(answer)
+        if answer is not None and not answer.tally.noted:
+            self.usage.note(answer.tally)
         return answer
 
     async def ask(self, tenant: str, limit: str, cost: int) -> Answer:
@@ -172,12 +170,20 @@ class Permits:
             account.waiting.append(Waiter(cost, now + self._deadline, future))
             self._enqueue(account)
             answer = await future
-        self._count(answer)
+        count(answer)
+        if not answer.tally.noted:
+            self.usage.note(answer.tally)
         return answer
 
     async def aclose(self) -> None:
-        """Gives back what was not spent and ends; later checks are decided by `on_outage`."""
+        """Gives back what was not spent, reports usage and ends; `on_outage` decides later checks."""
         self._closed = True
+        try:
+            await self._finish()
+        finally:
+            await self.usage.aclose()
+
+    async def _finish(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
         while self._calls or self._queue:
@@ -392,7 +398,7 @@ class Permits:
     def _without_sidecar(self, account: Account, cost: int) -> Answer:
         tenant = account.tenant
         decision = self._outage.decide(tenant.id, tenant.tier, account.limit, cost, account.windows)
-        return Settled(decision, tenant)
+        return Settled(decision, tenant, account.tally)
 
     def _fail(self, cause: SidecarError) -> None:
         self._refusal = cause if isinstance(cause, Unauthenticated | Forbidden) else None
@@ -409,14 +415,6 @@ class Permits:
         if limit not in self._unknown_limits and len(self._unknown_limits) < MAX_ITEMS:
             self._unknown_limits.add(limit)
             log.error("no tier in quotas.toml names the limit %r: nothing limits it", limit)
-
-    def _count(self, answer: Answer) -> None:
-        if answer.allowed:
-            self._admitted += 1
-        else:
-            self._denied += 1
-        if answer.degraded:
-            self._degraded += 1
 
 
 def _complete(answer: PermitsAnswer, asked: int) -> PermitsAnswer:

@@ -9,6 +9,7 @@ The real sidecar and this one are held together by a test that runs one body aga
 
 import threading
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -167,6 +168,22 @@ class FakeSidecar:
             raise ConfigurationError(f"expected seconds, above 0; got {seconds!r}")
         with self._lock:
             self._core.deny(tenant, limit, seconds)
+
+    def usage(self, tenant: str) -> dict[str, int | float]:
+        """What clients and middlewares reported of a tenant so far, by meter.
+
+        They report within a second of real time, and when they are closed: close the client, or
+        shut the app down, before you look. What is sent to `/v1/check` is not in it.
+
+        Returns:
+            `limits.<name>.admitted`, `.denied`, `.would_deny` and `.degraded`, `requests.2xx` to
+            `.5xx`, and `requests.in_flight_seconds`; of these, those above 0.
+        """
+        with self._lock:
+            return {
+                meter: value / MICROSECONDS if meter.endswith("_seconds") else value
+                for meter, value in self._core.usage.get(tenant, Counter()).items()
+            }
 
     def jobs(self, tenant: str | None = None) -> list[SeenJob]:
         """The jobs there are, with what they were enqueued with, each tenant's oldest first.

@@ -32,8 +32,9 @@ from partywall.answers import (
 )
 from partywall.breaker import Call, CircuitBreaker
 from partywall.deadline import within
-from partywall.errors import ConfigurationError, PartywallError, SidecarUnavailable
-from partywall.protocol import PermitsAnswer, PermitsRequest
+from partywall.errors import ConfigurationError, NotFound, PartywallError, SidecarUnavailable
+from partywall.protocol import PermitsAnswer, PermitsRequest, UsageAnswer, UsageReport
+from partywall.usage import SEND_SECONDS
 from partywall.wire import Wire
 
 ATTEMPTS = 4
@@ -43,6 +44,7 @@ CONNECTIONS = 100
 """For all but permits."""
 
 _PERMITS = "/v1/permits"
+_USAGE = "/v1/usage"
 _SUBSTITUTE_URL = "http://sidecar"
 
 T = TypeVar("T")
@@ -51,6 +53,7 @@ _Headers = Sequence[tuple[bytes, bytes]]
 
 _encoder = msgspec.json.Encoder()
 _permits = msgspec.json.Decoder(PermitsAnswer)
+_usage = msgspec.json.Decoder(UsageAnswer)
 _substitute: httpx.AsyncBaseTransport | None = None
 
 
@@ -174,6 +177,28 @@ class Transport:
             else:
                 call.succeeded()
         return _decoded(reply, _permits, self._asked_for_permits)
+
+    async def usage(self, report: UsageReport) -> UsageAnswer:
+        """`POST /v1/usage`, once: who reports sends it again, with the age that it has then.
+
+        Nobody waits for it, so the breaker is not asked, and is told nothing.
+
+        Raises:
+            NotFound: the sidecar has no such path: it is of an earlier version.
+            SidecarError: it was refused, or there is no answer to go by.
+        """
+        asked = f"POST {_USAGE} at {self.sidecar}"
+        seconds = min(self.timeout, SEND_SECONDS)
+        try:
+            async with within(seconds):
+                reply = await self._exchange("POST", self._to(_USAGE), _encoder.encode(report))
+        except TimeoutError as exc:
+            raise _late(asked, seconds) from exc
+        except DRIVER_ERRORS as exc:
+            raise translated(exc, asked) from exc
+        if reply.status in (404, 405):
+            raise NotFound(f"{asked} was answered {reply.status}")
+        return _decoded(reply, _usage, asked)
 
     async def request(
         self,

@@ -12,7 +12,13 @@ from partywall._fake.core import CheckRequest, Core, TenantPut
 from partywall._fake.job_api import job_answer
 from partywall._fake.quota_api import quota_answer
 from partywall._fake.refused import Refused
-from partywall.protocol import MAX_ITEMS, PermitsAnswer, PermitsRequest
+from partywall.protocol import (
+    MAX_ITEMS,
+    PermitsAnswer,
+    PermitsRequest,
+    UsageAnswer,
+    UsageReport,
+)
 from partywall.records import TenantRecord
 
 _PROBLEMS = {
@@ -89,10 +95,15 @@ def _permits(core: Core, body: bytes) -> object:
     return PermitsAnswer(permits, {tier: core.policy.facts(tier) for tier in tiers})
 
 
+def _usage(core: Core, body: bytes) -> object:
+    return UsageAnswer(core.take(read(body, UsageReport)))
+
+
 _HOT: dict[str, Callable[[Core, bytes], object]] = {
     "/v1/check": _check,
     "/v1/checks": _checks,
     "/v1/permits": _permits,
+    "/v1/usage": _usage,
 }
 
 

@@ -1,5 +1,6 @@
 """What the fake sidecar knows and decides; its clock goes only when a test says so."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
@@ -13,7 +14,7 @@ from partywall._fake.queue import Queue
 from partywall._fake.refused import Refused
 from partywall._fake.windows import MICROSECONDS, Windows
 from partywall.decision import Decision, Reason, Window
-from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Ask, Permit
+from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Ask, Permit, UsageReport
 from partywall.records import Status, TenantRecord
 from partywall.tenants import is_tenant_id
 
@@ -102,6 +103,7 @@ class Core:
         queues: the jobs of each tenant that was asked for any, by id.
         answers: what idempotency keys were answered, by method, path and key.
         checks: what was asked, oldest first.
+        usage: what was reported of each tenant, by meter.
         now: in microseconds since the epoch.
     """
 
@@ -112,6 +114,8 @@ class Core:
         self.queues: dict[str, Queue] = {}
         self.answers: dict[tuple[str, str, str], Any] = {}
         self.checks: list[SeenCheck] = []
+        self.usage: dict[str, Counter[str]] = {}
+        self._reported: dict[str, int] = {}
         self.now = round(START.timestamp()) * MICROSECONDS
         self._windows = Windows()
         self._denied_until: dict[tuple[str, str], int] = {}
@@ -204,10 +208,19 @@ class Core:
                 windows=verdict.windows,
             )
         if not (verdict.fits and verdict.windows):
-            return Permit(True, tier, windows=verdict.windows)
+            return Permit(True, tier, windows=verdict.windows, would_deny=not verdict.fits)
         self._windows.charge(tenant, limit, verdict.limit.rates, units, self.now)
         windows = self._windows.state(tenant, limit, verdict.limit.rates, self.now)
         return Permit(True, tier, granted=units, seconds=PERMIT_SECONDS, windows=windows)
+
+    def take(self, report: UsageReport) -> int:
+        """Applies a report, unless it is one that was sent again; how many tenants are known."""
+        known = [one for one in report.usage if self.tier_of(one.tenant) is not None]
+        if report.sequence > self._reported.get(report.instance, 0):
+            self._reported[report.instance] = report.sequence
+            for one in known:
+                self.usage.setdefault(one.tenant, Counter()).update(one.meters)
+        return len(known)
 
     def put_tenant(self, tenant: str, put: TenantPut) -> tuple[TenantRecord, bool]:
         """Registers or changes a tenant; the record, and whether it is new.

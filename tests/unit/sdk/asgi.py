@@ -12,7 +12,15 @@ import msgspec
 
 from partywall import Partywall, PartywallMiddleware, current_tenant
 from partywall.decision import Window
-from partywall.protocol import Ask, Permit, PermitsAnswer, PermitsRequest, TierFacts
+from partywall.protocol import (
+    Ask,
+    Permit,
+    PermitsAnswer,
+    PermitsRequest,
+    TierFacts,
+    UsageAnswer,
+    UsageReport,
+)
 from partywall.responses import ASGIApp, Message, Receive, Scope, Send
 from partywall.tenants import FromHeader
 
@@ -28,6 +36,7 @@ BOTH_FAMILIES = {
     "x-ratelimit-reset",
 }
 
+_reports = msgspec.json.Decoder(UsageReport)
 _requests = msgspec.json.Decoder(PermitsRequest)
 _encode = msgspec.json.encode
 
@@ -70,6 +79,8 @@ class Sidecar:
         latency: seconds until it answers.
         tiers: what it says of tiers; `instances`: of processes.
         seen: every question that came.
+        reports: every report of usage that came, also those that were lost.
+        losing: raised for every report while it is set, after it came.
     """
 
     def __init__(self, answer: Callable[[Ask], Permit] = granted) -> None:
@@ -79,6 +90,8 @@ class Sidecar:
         self.tiers: dict[str, TierFacts] = {}
         self.instances = 1
         self.seen: list[PermitsRequest] = []
+        self.reports: list[UsageReport] = []
+        self.losing: Exception | None = None
 
     @property
     def asks(self) -> list[Ask]:
@@ -95,11 +108,34 @@ class Sidecar:
         permits = [self.answer(ask) for ask in request.asks]
         return PermitsAnswer(permits, self.tiers, self.instances)
 
+    async def report(self, report: UsageReport) -> UsageAnswer:
+        """As `Transport.usage`."""
+        self.reports.append(report)
+        if self.losing is not None:
+            raise self.losing
+        if self.away is not None:
+            raise self.away
+        return UsageAnswer(len(report.usage))
+
+    @property
+    def usage(self) -> dict[str, dict[str, int]]:
+        """What was reported of each tenant, as one who applies each report once knows it."""
+        sums: dict[str, dict[str, int]] = {}
+        for report in {(one.instance, one.sequence): one for one in self.reports}.values():
+            for one in report.usage:
+                meters = sums.setdefault(one.tenant, {})
+                for meter, rise in one.meters.items():
+                    meters[meter] = meters.get(meter, 0) + rise
+        return sums
+
     @property
     def transport(self) -> httpx.AsyncBaseTransport:
         """The way to it; nothing in between but the encoding."""
 
         async def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/v1/usage":
+                done = await self.report(_reports.decode(request.content))
+                return httpx.Response(200, content=_encode(done))
             answer = await self.lease(_requests.decode(request.content))
             return httpx.Response(200, content=_encode(answer))
 

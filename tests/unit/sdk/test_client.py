@@ -42,6 +42,7 @@ class Fake:
         permit: what each ask is answered.
         generous: grants what is asked for instead, ahead of need as well.
         granted: units granted so far; `returned`: those given back.
+        seen: what was asked; reports of usage are left out.
     """
 
     def __init__(self, **answers: Any) -> None:
@@ -53,6 +54,8 @@ class Fake:
         self.transport = httpx.MockTransport(self.answer)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/usage":
+            return httpx.Response(200, json={"applied": 1})
         self.seen.append(request)
         name = request.url.path.removeprefix("/v1/").replace("/", "_")
         if name != "permits":

@@ -16,6 +16,7 @@ from partywall.decision import Decision, HeaderFamily, Window, rate_limit_header
 from partywall.governed import SCOPE_KEY
 from partywall.protocol import LIMIT_PATTERN, MAX_AMOUNT, Permit
 from partywall.responses import raw
+from partywall.usage import Tally
 from tests.unit.sdk.asgi import FULL_MINUTE, MINUTE, SECOND, Sidecar, answering, denied, request
 
 MOST = 10**15 - 1
@@ -126,7 +127,7 @@ def test_retry_after_is_whole_seconds_and_enough(decided):
 )
 def test_what_a_lease_says_in_bytes_is_what_its_decision_says(name, some, units, passed, family):
     lent = Lent(Tenant("acme", "free"), name, tuple(some), told_at=100.0)
-    spent = Spent(lent.tenant, False, lent, 1, units, 100.0 + passed)
+    spent = Spent(lent.tenant, False, Tally("acme", name), lent, 1, units, 100.0 + passed)
     other = next(one for one in get_args(HeaderFamily) if one != family)
     spent.headers(other)  # of another middleware that shares the client
     assert spent.headers(family) == raw(rate_limit_headers(spent.decision, family))
