@@ -51,7 +51,7 @@ def test_an_import_may_be_run_again_and_keeps_what_it_leaves_out(tmp_path: Path)
     first = partywall("tenants", "import", str(file))
     assert (first.exit_code, first.stdout, first.stderr) == (
         0,
-        "created 100, updated 0, failed 0\n",
+        "created 100, updated 0, unchanged 0, failed 0\n",
         "",
     )
     before = there()
@@ -60,11 +60,14 @@ def test_an_import_may_be_run_again_and_keeps_what_it_leaves_out(tmp_path: Path)
     assert (before["t7"]["status"], before["t7"]["domains"]) == ("active", ["t7.example"])
 
     again = partywall("tenants", "import", str(file))
-    assert (again.exit_code, again.stdout) == (0, "created 0, updated 100, failed 0\n")
+    assert (again.exit_code, again.stdout) == (0, "created 0, updated 0, unchanged 100, failed 0\n")
     assert there() == before  # updated_at too
 
     changed = imported("tier,tenant,name,domains,status\nfree,t7,,,suspended\npro,new,,,\n")
-    assert (changed.exit_code, changed.stdout) == (0, "created 1, updated 1, failed 0\n")
+    assert (changed.exit_code, changed.stdout) == (
+        0,
+        "created 1, updated 1, unchanged 0, failed 0\n",
+    )
     now = there()
     assert (now["t7"]["tier"], now["t7"]["status"]) == ("free", "suspended")
     assert (now["t7"]["name"], now["t7"]["domains"]) == ("Tenant 7", ["t7.example"])
@@ -81,7 +84,7 @@ def test_a_refused_line_does_not_stop_the_others() -> None:
         "c,free,c.example old.example\n"
         "d,pro,d.example\n"
     )
-    assert (result.exit_code, result.stdout) == (1, "created 2, updated 0, failed 2\n")
+    assert (result.exit_code, result.stdout) == (1, "created 2, updated 0, unchanged 0, failed 2\n")
     tier, domain = result.stderr.splitlines()
     assert tier.startswith("line 3: b: tier: expected one of free, pro, enterprise; got 'gold'")
     assert domain.startswith("line 4: c: ")
@@ -98,7 +101,7 @@ def test_a_domain_moves_from_one_line_to_another() -> None:
     result = imported(f"tenant,tier,domains\n{after}")
     assert (result.exit_code, result.stdout, result.stderr) == (
         0,
-        "created 0, updated 20, failed 0\n",
+        "created 0, updated 20, unchanged 0, failed 0\n",
         "",
     )
     assert there()["t3"]["domains"] == ["d4.example"]
@@ -115,7 +118,10 @@ def test_a_wrong_token_is_one_sentence_and_nothing_is_changed(
     ):
         monkeypatch.setenv("PARTYWALL_TOKEN", token)
         result = imported(content)
-        assert (result.exit_code, result.stdout) == (1, "created 0, updated 0, failed 0\n")
+        assert (result.exit_code, result.stdout) == (
+            1,
+            "created 0, updated 0, unchanged 0, failed 0\n",
+        )
         assert result.stderr.startswith(said)
         assert result.stderr.count("\n") == 1
     monkeypatch.setenv("PARTYWALL_TOKEN", ADMIN_TOKEN)
@@ -139,5 +145,8 @@ def test_a_terminal_sees_the_progress_and_nobody_else(tmp_path: Path) -> None:
     os.close(end)
     seen = os.read(terminal, 65536).decode()
     os.close(terminal)
-    assert (process.returncode, process.stdout) == (0, "created 2, updated 0, failed 0\n")
+    assert (process.returncode, process.stdout) == (
+        0,
+        "created 2, updated 0, unchanged 0, failed 0\n",
+    )
     assert "Importing" in seen

@@ -64,6 +64,7 @@ def test_the_document_has_every_endpoint(sidecar: SidecarFactory) -> None:
         "/v1/usage",
         "/v1/authz",
         "/v1/tenants",
+        "/v1/tenants/import",
         "/v1/tenants/{tenant}",
         "/v1/tenants/{tenant}/overrides",
         "/v1/tenants/{tenant}/overrides/{kind}/{name}",

@@ -15,7 +15,11 @@ MAX_BODY = 64 * 1024
 MAX_JOB = 1024 * 1024
 """Bytes of a job to enqueue: its arguments are the host app's own."""
 
+MAX_IMPORT = 4 * 1024 * 1024
+"""Bytes of an import of tenants: ten thousand lines of 400."""
+
 _ENQUEUES = re.compile("/v1/tenants/[^/]*/jobs")
+_IMPORTS = "/v1/tenants/import"
 
 
 class BodyLimit:
@@ -32,7 +36,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = MAX_JOB if _ENQUEUES.fullmatch(scope["path"]) else MAX_BODY
+        most = _most(scope["method"], scope["path"])
         detail = f"expected a body of at most {most} bytes"
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and _exceeds(declared, most):
@@ -50,6 +54,14 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+
+def _most(method: str, path: str) -> int:
+    if method != "POST":
+        return MAX_BODY
+    if path == _IMPORTS:
+        return MAX_IMPORT
+    return MAX_JOB if _ENQUEUES.fullmatch(path) else MAX_BODY
 
 
 def _exceeds(declared: str, most: int) -> bool:

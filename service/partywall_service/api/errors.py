@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from partywall_service.api.hot_quotas import quota_problem_of
@@ -133,13 +133,16 @@ async def _http(request: Request, exc: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of this path. Starlette names only those of the first route that matches."""
+    """The methods of this path. Starlette names only those of the first route that matches.
 
-    def routed(method: str) -> bool:
-        scope = {**request.scope, "method": method}
-        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    A word that may be a tenant's id, too, is a path of its own: its router's methods count.
+    """
 
-    return [method for method in _METHODS if routed(method)]
+    def match(routed: BaseRoute, method: str) -> Match:
+        return routed.matches({**request.scope, "method": method})[0]
+
+    first = next(one for one in request.app.routes if match(one, request.method) is not Match.NONE)
+    return [method for method in _METHODS if match(first, method) is Match.FULL]
 
 
 def _invalid(error: RequestValidationError) -> Problem:

@@ -17,6 +17,7 @@ from partywall_service.api import (
     overrides,
     quotas,
     tenants,
+    tenants_import,
     tokens,
 )
 from partywall_service.api.body_limit import BodyLimit
@@ -65,7 +66,7 @@ def create_api(
     errors.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(errors.Guard)  # added last, so outermost
-    for module in (tenants, overrides, quotas, jobs, tokens, audit, health):
+    for module in (tenants_import, tenants, overrides, quotas, jobs, tokens, audit, health):
         api.include_router(module.router)
     return api
 

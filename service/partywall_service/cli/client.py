@@ -62,11 +62,11 @@ class Sidecar:
     def __init__(self, url: str, token: Token) -> None:
         self.url = url.rstrip("/")
         self._token = token
-        self._socket: str | None = None
+        socket: str | None = None
         try:
             if url.startswith(UNIX):
-                self._socket = str(socket_path(url))
-            parsed = httpx.URL("http://localhost" if self._socket else self.url)
+                socket = str(socket_path(url))
+            parsed = httpx.URL("http://localhost" if socket else self.url)
         except CannotListen as exc:
             raise UsageError(str(exc)) from exc
         except (httpx.InvalidURL, ValueError) as exc:
@@ -76,15 +76,13 @@ class Sidecar:
         # A proxy meant for the world would be handed the admin's token for this machine.
         trust_env = not _is_loopback(parsed.host)
         try:
-            self._options: dict[str, Any] = {
-                "base_url": parsed,
-                "headers": {"Authorization": f"Bearer {token.text}"},
-                "timeout": TIMEOUT_SECONDS,
-                "trust_env": trust_env,
-                "verify": httpx.create_ssl_context(trust_env=trust_env),  # one for all clients
-            }
-            through = httpx.HTTPTransport(uds=self._socket) if self._socket else None
-            self._http = httpx.Client(**self._options, transport=through)
+            self._http = httpx.Client(
+                base_url=parsed,
+                headers={"Authorization": f"Bearer {token.text}"},
+                timeout=TIMEOUT_SECONDS,
+                trust_env=trust_env,
+                transport=httpx.HTTPTransport(uds=socket) if socket else None,
+            )
         except (OSError, ValueError, ImportError) as exc:  # a CA file or a proxy of the environment
             raise CliError(f"cannot set up a connection to {self.url}: {exc}") from exc
 
@@ -162,10 +160,17 @@ class Sidecar:
                 return
             query["cursor"] = str(cursor)
 
-    def connection(self) -> httpx.AsyncClient:
-        """One connection to the same sidecar; send requests in a `with self.telling()`."""
-        through = httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None
-        return httpx.AsyncClient(**self._options, transport=through)
+    def send_json(
+        self, *path: str, content: bytes, query: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """The answer to a POST of JSON that is written already, whatever its status."""
+        with self._telling():
+            return self._http.post(
+                _path_of(*path),
+                content=content,
+                params=query,
+                headers={"Content-Type": "application/json"},
+            )
 
     def text(self, answer: Mapping[str, Any], field: str) -> str:
         """A field of an answer that the command cannot do without.
@@ -210,13 +215,13 @@ class Sidecar:
         key: str | None = None,
     ) -> httpx.Response:
         headers = None if key is None else {KEY_HEADER: key}
-        with self.telling():
+        with self._telling():
             return self._http.request(
-                method, path_of(*path), params=query, json=body, headers=headers
+                method, _path_of(*path), params=query, json=body, headers=headers
             )
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
+    def _telling(self) -> Iterator[None]:
         """Turns what can go wrong with a request inside into a sentence.
 
         Raises:
@@ -280,7 +285,7 @@ class Sidecar:
         return CliError(f"{self.url} answered something else than a Partywall sidecar")
 
 
-def path_of(*path: str) -> str:
+def _path_of(*path: str) -> str:
     """The path of a thing in the API; `path` follows `/v1`."""
     return "/".join(("/v1", *(quote(part, safe="") for part in path)))
 

@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from partywall_service.cli.csv_file import is_utf8, opened, records
+from partywall_service.cli.csv_file import opened
 from partywall_service.cli.errors import CliError
 from partywall_service.cli.output import printable
 from partywall_service.cli.quotas_items import Item, parse_level
+from partywall_service.csv_records import is_utf8, records
 from partywall_service.names import EXPECTED_TENANT, is_tenant_id
 from partywall_service.policy.values import expected_one_of, shown
 

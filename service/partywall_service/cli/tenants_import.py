@@ -1,19 +1,18 @@
 """`partywall tenants import`: many tenants from a CSV file."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from partywall_service.cli.errors import CliError
-from partywall_service.cli.options import UrlOption, example, sidecar
+from partywall_service.cli.options import Status, UrlOption, example, sidecar
 
 if TYPE_CHECKING:
-    from partywall_service.cli.tenants_put import TenantsPut
+    from partywall_service.cli.tenants_send import TenantsSent
 
 EPILOG = example(
     "partywall tenants import tenants.csv --dry-run",
-    "partywall tenants import tenants.csv",
+    "partywall tenants import tenants.csv --status provisioning",
     "psql -c 'COPY (SELECT id AS tenant, plan AS tier FROM customers) TO STDOUT CSV HEADER' "
     "| partywall tenants import -",
 )
@@ -29,6 +28,10 @@ def import_tenants(
             metavar="FILE", help="CSV in UTF-8 with a header; - for stdin.", show_default=False
         ),
     ],
+    status: Annotated[
+        Status | None,
+        typer.Option(help="Of new tenants for which the file names none; else active."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file; send none.")] = False,
     url: UrlOption = None,
 ) -> None:
@@ -45,10 +48,10 @@ def import_tenants(
         typer.echo(f"{len(rows):,} tenant{'' if len(rows) == 1 else 's'}, no fault found")
         return
 
-    from partywall_service.cli.tenants_put import TenantsPut
+    from partywall_service.cli.tenants_send import TenantsSent
 
     with sidecar(url) as api:
-        work = TenantsPut(api, rows)
+        work = TenantsSent(api, rows, status.value if status else None)
         try:
             _run(work)
         except CliError as exc:
@@ -60,20 +63,23 @@ def import_tenants(
         raise CliError("\n".join(refused))
 
 
-def _run(work: "TenantsPut") -> None:
+def _run(work: "TenantsSent") -> None:
     from partywall_service.cli import output
 
     with output.progress() as progress:
         task = progress.add_task("Importing", total=len(work.rows))
-        asyncio.run(work.run(lambda: progress.advance(task)))
+        work.run(lambda count: progress.advance(task, count))
 
 
-def _told(work: "TenantsPut") -> list[str]:
+def _told(work: "TenantsSent") -> list[str]:
     """Prints the counts; returns a sentence for each line that was refused."""
     from partywall_service.cli.output import printable
 
     failed = len(work.refused)
-    typer.echo(f"created {work.created:,}, updated {work.updated:,}, failed {failed:,}")
+    typer.echo(
+        f"created {work.created:,}, updated {work.updated:,}, unchanged {work.unchanged:,}, "
+        f"failed {failed:,}"
+    )
     return [
         f"line {row.line}: {row.tenant}: {printable(said)}" for row, said in sorted(work.refused)
     ]

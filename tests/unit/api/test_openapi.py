@@ -28,6 +28,7 @@ def test_every_operation_of_the_contract_is_there() -> None:
         "POST /v1/usage",
         "GET /v1/authz",
         "GET /v1/tenants",
+        "POST /v1/tenants/import",
         "PUT /v1/tenants/{tenant}",
         "GET /v1/tenants/{tenant}",
         "DELETE /v1/tenants/{tenant}",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from partywall_service.api.import_lines import COLUMNS
 from partywall_service.cli.errors import CliError
-from partywall_service.cli.tenants_file import COLUMNS, Row, read_rows
+from partywall_service.cli.tenants_file import Row, read_rows
 from tests.unit.cli.conftest import Partywall
 
 ONE_OF = f"expected one of {', '.join(COLUMNS)}"
@@ -34,12 +35,12 @@ def test_columns_come_in_any_order_and_an_empty_cell_is_left_out() -> None:
     )
     acme = (
         b'{"tier":"pro","name":"Acme, \\"Ltd\\"","domains":["acme.example","b.example"],'
-        b'"status":"suspended"}'
+        b'"status":"suspended","tenant":"acme"}'
     )
     assert rows(content) == [
         (2, "acme", acme),
-        (3, "b.c", b'{"tier":"free"}'),
-        (4, "d", '{"tier":"free","name":"Ähre"}'.encode()),
+        (3, "b.c", b'{"tier":"free","tenant":"b.c"}'),
+        (4, "d", '{"tier":"free","name":"Ähre","tenant":"d"}'.encode()),
     ]
 
 
