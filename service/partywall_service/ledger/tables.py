@@ -251,7 +251,7 @@ notices = Table(
     Column("delivered_at", _INSTANT),
     Column("failed_at", _INSTANT),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    # Digests of the URLs that took it, or are gone for good: those are not asked again.
+    # Digests of the URLs that took it, or want none, each with which: they are not asked again.
     Column("settled", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("error", Text),
     Index(None, "at", postgresql_where=text("delivered_at IS NULL")),
