@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from partywall.protocol import TenantUsage, UsageReport
 from partywall_service.engine.base import StoreError
 from partywall_service.engine.connect import connect
 from partywall_service.usage import adding, keys
@@ -47,6 +48,24 @@ async def test_microseconds_add_up_without_loss(adder, source):
     for sequence in (1, 2, 3):
         await adder.add(report("acme", sequence=sequence, requests_2xx=10**13 - 1))
     assert totals(await source.held())["acme", "requests.2xx"] == 3 * (10**13 - 1)
+
+
+async def test_what_comes_first_and_what_comes_later_in_a_minute_both_count(adder, source):
+    await adder.add(report("acme"))
+    await adder.add(report("acme", sequence=2, requests_2xx=3))
+    await adder.add(report("acme", sequence=3, requests_2xx=1, requests_5xx=1))
+    assert totals(await source.held()) == {
+        ("acme", ADMITTED): 3,
+        ("acme", "requests.2xx"): 4,
+        ("acme", "requests.5xx"): 1,
+    }
+
+
+async def test_a_tenant_may_have_more_meters_than_a_command_takes(adder, source):
+    many = {f"limits.l{number}.admitted": number + 1 for number in range(2500)}
+    for sequence in (1, 2):
+        await adder.add(UsageReport("one", sequence, 0.0, [TenantUsage("acme", many)]))
+    assert totals(await source.held()) == {("acme", m): 2 * n for m, n in many.items()}
 
 
 async def test_what_was_counted_before_an_erasure_is_dropped(

@@ -19,7 +19,9 @@
 local NUMBER_KEPT = 86400 -- seconds; what is older is not sent again (reported.py)
 local ON_ITS_WAY = 5000000 -- microseconds that a report may take from where its age was told to here
 
-local floor = math.floor
+local AT_ONCE = 1000 -- meters to a command: Lua's stack holds some thousand
+
+local floor, min = math.floor, math.min
 local call = redis.call
 
 local now
@@ -32,13 +34,41 @@ end
 
 --- @include "partywall_service.engine/usage"
 
+-- Adds several counts of a tenant, with few commands: a report may bring thousands in all.
+local function add_counts(key, meters, rises, first, last)
+  local fields, written = {}, {}
+  for i = first, last do
+    fields[#fields + 1] = here .. meters[i]
+  end
+  local held = call('HMGET', key, unpack(fields))
+  local all_there = true
+  for i = 1, #fields do
+    all_there = all_there and held[i]
+    written[2 * i - 1] = fields[i]
+    written[2 * i] = string.format('%.0f', (held[i] or 0) + rises[first + i - 1])
+  end
+  if all_there then
+    call('HSET', key, unpack(written))
+    return
+  end
+  local shard, tenant = string.match(key, '^(.-{s%d+}:)(.+):usage$')
+  if minute > rolled_up_to(shard) then
+    call('HSET', key, unpack(written))
+    enlist(key, shard, tenant)
+    return
+  end
+  for i = first, last do
+    add_count(key, meters[i], rises[i])
+  end
+end
+
 local number = tonumber(ARGV[2])
 local counted = number <= tonumber(call('GET', KEYS[1]) or '0')
 local began = now - tonumber(ARGV[3]) - ON_ITS_WAY
 
-local meters = {}
+local named = {}
 for meter in string.gmatch(ARGV[4], '%S+') do
-  meters[#meters + 1] = meter
+  named[#named + 1] = meter
 end
 
 local tenants = 0
@@ -49,10 +79,14 @@ for k = 2, #KEYS, 2 do
   if wanted then
     tenants = tenants + 1
   end
-  for _ = 1, tonumber(next_number()) do
-    local meter, n = meters[tonumber(next_number())], tonumber(next_number())
-    if wanted and not counted then
-      add_count(KEYS[k], meter, n)
+  local meters, rises = {}, {}
+  for i = 1, tonumber(next_number()) do
+    meters[i] = named[tonumber(next_number())]
+    rises[i] = tonumber(next_number())
+  end
+  if wanted and not counted then
+    for first = 1, #meters, AT_ONCE do
+      add_counts(KEYS[k], meters, rises, first, min(first + AT_ONCE - 1, #meters))
     end
   end
 end

@@ -12,17 +12,26 @@ local COUNTS_KEPT = 30 * 86400
 local minute = floor(now / 60000000)
 local here = string.format('%d|', minute)
 
--- A field that was not there: the roll-up must know of it, and may have been here before.
+local function rolled_up_to(shard)
+  return tonumber(call('GET', shard .. ':rolled') or '-1')
+end
+
+-- The roll-up must know of a tenant that has counts.
+local function enlist(key, shard, tenant)
+  call('SADD', shard .. ':metered', tenant)
+  call('EXPIRE', shard .. ':metered', COUNTS_KEPT)
+  call('EXPIRE', key, COUNTS_KEPT)
+end
+
+-- A field that was not there: the roll-up may have been here before.
 local function begun(key, meter, n)
   local shard, tenant = string.match(key, '^(.-{s%d+}:)(.+):usage$')
-  local rolled = tonumber(call('GET', shard .. ':rolled') or '-1')
+  local rolled = rolled_up_to(shard)
   if minute <= rolled then
     call('HDEL', key, here .. meter)
     call('HINCRBY', key, string.format('%d|', rolled + 1) .. meter, n)
   end
-  call('SADD', shard .. ':metered', tenant)
-  call('EXPIRE', shard .. ':metered', COUNTS_KEPT)
-  call('EXPIRE', key, COUNTS_KEPT)
+  enlist(key, shard, tenant)
 end
 
 local function add_count(key, meter, n)
