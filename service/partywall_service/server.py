@@ -273,7 +273,11 @@ def _environment(settings: Settings) -> dict[str, str]:
     """What a child process reads the same settings from."""
     prefix = settings.model_config.get("env_prefix", "")
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    return {f"{prefix}{name}".upper(): str(it) for name, it in values.items() if it is not None}
+    return {
+        f"{prefix}{name}".upper(): ",".join(it) if isinstance(it, tuple) else str(it)
+        for name, it in values.items()
+        if it is not None
+    }
 
 
 class _StopSignals:

@@ -1,15 +1,25 @@
 """Settings: environment variables first, command-line flags win (docs/contract.md section 2)."""
 
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_KEEP = 10 * 365 * 86_400
 """Seconds: longer than anybody keeps a job."""
 
 MAX_KEEP_DAYS = 36_500
+
+LEAST_SECRET, MOST_SECRET = 16, 64
+"""Bytes of the secret of webhooks; Standard Webhooks asks for 24 at least of who makes one."""
+
+_SECRET = (
+    f"expected base64 of {LEAST_SECRET} to {MOST_SECRET} random bytes, with whsec_ before it or "
+    "not, for example by openssl rand -base64 32"
+)
 
 
 def _listed(given: object) -> object:
@@ -61,5 +71,36 @@ class Settings(BaseSettings):
     usage_keep_minutes: int = Field(default=7, ge=1, le=MAX_KEEP_DAYS)
     usage_keep_hours: int = Field(default=90, ge=1, le=MAX_KEEP_DAYS)
     usage_keep_days: int = Field(default=800, ge=1, le=MAX_KEEP_DAYS)
-    webhook_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
-    webhook_secret: str | None = Field(default=None, min_length=1, repr=False)
+    webhook_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), repr=False
+    )
+    webhook_secret: str | None = Field(default=None, repr=False, validate_default=True)
+
+    @field_validator("webhook_urls")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            try:
+                parts = urlsplit(url)
+                fits = parts.scheme in ("http", "https") and bool(parts.hostname)
+                _ = parts.port  # raises where it is none
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError("expected URLs such as https://ops.example/hook, with commas")
+        return urls
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, secret: str | None, info: ValidationInfo) -> str | None:
+        if secret is None:
+            if info.data.get("webhook_urls"):
+                raise ValueError(f"webhooks are signed, and there is no secret: {_SECRET}")
+            return None
+        try:
+            key = b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not LEAST_SECRET <= len(key) <= MOST_SECRET:
+            raise ValueError(_SECRET)
+        return secret

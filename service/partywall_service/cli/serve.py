@@ -17,10 +17,11 @@ EPILOG = example(
     "partywall serve --config quotas.toml --port 8080 --workers 2", "partywall serve --with-worker"
 )
 
-_SECRET = frozenset({"admin_token", "redis_url", "database_url"})
+_SECRET = frozenset({"admin_token", "redis_url", "database_url", "webhook_urls", "webhook_secret"})
 """Settings whose values hold passwords, and so are never printed."""
 
 _WORDS = {
+    "Value error, ": "",
     "Input should be a valid": "expected a valid",
     "Input should be": "expected a number",
     "String should have": "expected",

@@ -78,3 +78,54 @@ def test_a_sidecar_that_cannot_run_says_why(
     monkeypatch.setattr(server, "serve", serve)
     result = partywall("serve")
     assert (result.exit_code, result.stderr) == (1, "port 8080 is in use\n")
+
+
+@pytest.mark.parametrize(
+    ("urls", "secret", "said"),
+    [
+        ("https://ops.example/hook", None, "PARTYWALL_WEBHOOK_SECRET: webhooks are signed"),
+        ("https://ops.example/hook", "c2hvcnQ=", "expected base64 of 16 to 64 random bytes"),
+        ("https://ops.example/hook", "no base64, but long", "PARTYWALL_WEBHOOK_SECRET: expected"),
+        ("ops.example/hook", "c2hvcnQ=", "PARTYWALL_WEBHOOK_URLS: expected URLs such as https://"),
+        ("http://user:pass@host:port/", None, "PARTYWALL_WEBHOOK_URLS: expected URLs"),
+    ],
+)
+def test_webhooks_that_cannot_be_sent_are_refused_and_no_secret_is_shown(
+    partywall: Partywall,
+    served: list[tuple[Settings, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+    urls: str,
+    secret: str | None,
+    said: str,
+) -> None:
+    monkeypatch.setenv("PARTYWALL_WEBHOOK_URLS", urls)
+    if secret is not None:
+        monkeypatch.setenv("PARTYWALL_WEBHOOK_SECRET", secret)
+    result = partywall("serve")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "pass@" not in result.stderr
+    assert secret is None or secret not in result.stderr
+    assert served == []
+
+
+def test_webhooks_may_be_several(
+    partywall: Partywall,
+    served: list[tuple[Settings, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARTYWALL_WEBHOOK_URLS", "https://a.example/x, http://b.example:81/y")
+    monkeypatch.setenv("PARTYWALL_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert partywall("serve").exit_code == 0
+    ((settings, *_),) = served
+    assert settings.webhook_urls == ("https://a.example/x", "http://b.example:81/y")
+
+
+def test_a_child_process_reads_the_settings_that_its_parent_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for given in ((), ("https://a.example/x", "http://b.example:81/y")):
+        settings = Settings(webhook_urls=given, webhook_secret="c2VjcmV0IHNlY3JldCBzZWNyZXQ=")
+        for name, value in server._environment(settings).items():
+            monkeypatch.setenv(name, value)
+        assert Settings() == settings
