@@ -73,7 +73,7 @@ class HandMadeParts:
     metrics: Metrics = field(default_factory=Metrics)
 
 
-def _durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHolder) -> Quotas:
+def durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHolder) -> Quotas:
     """Without a Redis: every resource of the policy is durable, and the gate remembers nothing."""
     store = QuotaStore(engine)
     client = connect("unix:///nowhere")
@@ -102,7 +102,7 @@ async def hand_made_parts(
             holder,
             Authenticator(ledger, ADMIN),
             directory,
-            _durable_quotas(engine, directory, holder),
+            durable_quotas(engine, directory, holder),
             jobs or FairQueue(FairRedis(NoServer())),
         )
     finally:
