@@ -176,7 +176,7 @@ class Permits:
         return answer
 
     async def aclose(self) -> None:
-        """Gives back what was not spent, reports usage and ends; `on_outage` decides later checks."""
+        """Gives back what was not spent and reports usage; `on_outage` decides later checks."""
         self._closed = True
         try:
             await self._finish()

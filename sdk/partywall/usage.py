@@ -262,8 +262,12 @@ class Usage:
         meters = self._pending.get(tally.tenant)
         if meters is None and rises:
             if len(self._pending) >= MAX_PENDING:
+                if not self._given_up:
+                    log.warning(
+                        "usage of %d tenants waits to be reported; that of others is given up",
+                        MAX_PENDING,
+                    )
                 self._given_up += _decisions(rises)
-                self._say("full", f"usage of more than {MAX_PENDING} tenants waits to be reported")
                 return
             meters = self._pending[tally.tenant] = {}
         if meters is not None:
@@ -321,13 +325,15 @@ class Usage:
             self._given_up = 0
 
     def _say_what_is_left(self) -> None:
-        under_way = self._unanswered.usage if self._unanswered else []
-        left = [*self._pending.values(), *(one.meters for one in under_way)]
-        decisions = sum(_decisions(meters.items()) for meters in left) + self._given_up
+        self._gather()
+        left = list(self._pending.items())
+        if self._unanswered is not None:
+            left += [(one.tenant, one.meters) for one in self._unanswered.usage]
+        decisions = sum(_decisions(meters.items()) for _, meters in left) + self._given_up
         if left or decisions:
             log.error(
                 "at closing, usage of %d tenants could not be reported: %d decisions",
-                len(left),
+                len({tenant for tenant, _ in left}),
                 decisions,
             )
 
