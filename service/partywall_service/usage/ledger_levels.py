@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from partywall_service.usage.levels import WATERMARK
 from partywall_service.usage.partitions import USAGE_MINUTES, ensure
+from partywall_service.usage.spans import instant_of, minute_of
 from partywall_service.usage.writing import INCOMING, MINUTES_FROM, SHARE_LOCK, merge
 
 OVERLAP = timedelta(minutes=2)
@@ -25,17 +26,18 @@ _BEGIN = text("""
     INSERT INTO usage_state AS old (name, value) VALUES (:watermark, '-infinity')
     ON CONFLICT (name) DO UPDATE SET value = old.value
 """)
+_NOW = text("SELECT clock_timestamp()")
 # Whoever changes quotas holds an advisory lock, and its lines bear an instant after it began.
-_CLOSED = text("""
-    SELECT date_trunc('minute', clock_timestamp(), 'UTC'),
-        date_trunc('minute', least(clock_timestamp(), greatest(
-            clock_timestamp() - CAST(:oldest AS interval),
-            (SELECT min(xact_start) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND pid IN (
-                SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (
-                    SELECT oid FROM pg_database WHERE datname = current_database()
-                )
-            ))
-        )), 'UTC')
+_BEGAN = text("""
+    SELECT least(clock_timestamp(), (
+        SELECT min(greatest(xact_start, clock_timestamp() - CAST(:oldest AS interval)))
+        FROM pg_stat_activity
+        WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND pid IN (
+            SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (
+                SELECT oid FROM pg_database WHERE datname = current_database()
+            )
+        )
+    ))
 """)
 _NEXT = text("""
     SELECT date_trunc('minute', min(at), 'UTC') FROM quota_ledger
@@ -76,7 +78,8 @@ async def write_levels(
     """
     await connection.execute(SHARE_LOCK)
     await connection.execute(_BEGIN, {"watermark": WATERMARK})
-    closed, settled = (await connection.execute(_CLOSED, {"oldest": OLDEST})).one()
+    began = await changing_since(connection)
+    closed = _minute((await connection.execute(_NOW)).scalar_one())
     asked = {"since": since, "watermark": WATERMARK, "minutes_from": MINUTES_FROM}
     start = await connection.scalar(_NEXT, asked)
     levels, end = 0, closed
@@ -86,6 +89,19 @@ async def write_levels(
         levels = (await connection.execute(_READ, {"start": start, "end": end})).rowcount
         await ensure(connection, USAGE_MINUTES, await connection.scalars(_STARTS))
         await merge(connection)
-    moved = {"watermark": WATERMARK, "settled": min(end, settled - OVERLAP)}
+    moved = {"watermark": WATERMARK, "settled": min(end, _minute(began - OVERLAP))}
     await connection.execute(_MOVE, moved)
     return levels, end if end < closed else None
+
+
+async def changing_since(connection: AsyncConnection) -> datetime:
+    """Before when every line of the ledger is to be seen: when the oldest that may write began.
+
+    As far as the connection's user may look: of other users' transactions it sees no beginning.
+    """
+    began: datetime = (await connection.execute(_BEGAN, {"oldest": OLDEST})).scalar_one()
+    return began
+
+
+def _minute(moment: datetime) -> datetime:
+    return instant_of(minute_of(moment))

@@ -126,3 +126,7 @@ async def _copy(connection: AsyncConnection, lines: bytes) -> None:
     except psycopg.Error as error:
         # As SQLAlchemy, which does not know COPY, would have raised it.
         raise exc.DBAPIError.instance(_COPY, None, error, psycopg.Error, True) from error
+    except BaseException:
+        # Nor this: cut off in the middle, the connection cannot even roll back.
+        await connection.invalidate()
+        raise
