@@ -14,6 +14,7 @@ from partywall_service.cli import (
     jobs,
     overrides,
     quotas,
+    report,
     serve,
     simulate,
     tenants,
@@ -43,6 +44,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("worker", epilog=worker.EPILOG)(worker.worker)
+app.command("report", epilog=report.EPILOG)(report.report)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 
 
