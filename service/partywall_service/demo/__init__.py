@@ -1,0 +1,1 @@
+"""`partywall demo`: a quiet tenant beside a noisy one, with Partywall and without."""
