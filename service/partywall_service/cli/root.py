@@ -11,7 +11,9 @@ import typer
 from partywall_service.cli import (
     config,
     db,
+    demo,
     jobs,
+    neighbors,
     overrides,
     quotas,
     report,
@@ -44,7 +46,9 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("worker", epilog=worker.EPILOG)(worker.worker)
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("report", epilog=report.EPILOG)(report.report)
+app.command("neighbors", epilog=neighbors.EPILOG)(neighbors.neighbors)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 
 

@@ -32,6 +32,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "worker",
         "simulate",
         "report",
+        "demo",
         *("config", "config check"),
         *("tenants", "tenants list", "tenants show", "tenants set", "tenants delete"),
         "tenants import",
