@@ -12,6 +12,11 @@ JOB_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"
 QUEUE_PATTERN = f"^(_system|_cron|{TENANT_PATTERN.strip('^$')})$"
 """Whose jobs there are: those of tenants, of the sidecar's own maintenance, and cron jobs."""
 
+WINDOW_PATTERN = (
+    "^(([1-9]|[1-9][0-9]{1,2}|1[0-3][0-9]{2}|14[0-3][0-9]|1440)m|([1-9]|1[0-9]|2[0-4])h)$"
+)
+"""How far back neighbours are looked at: up to a day, in minutes or hours."""
+
 QUEUE_VERBS = ("pause", "resume", "purge")
 """No job can be called so: their paths would be those of the job."""
 

@@ -19,7 +19,13 @@ from pydantic import (
 
 from partywall_service.ledger import AuditEntry, OverrideRecord, TenantRecord, TokenRecord
 from partywall_service.ledger.records import OverrideKind, Status
-from partywall_service.names import JOB_PATTERN, NAME_PATTERN, QUEUE_PATTERN, TENANT_PATTERN
+from partywall_service.names import (
+    JOB_PATTERN,
+    NAME_PATTERN,
+    QUEUE_PATTERN,
+    TENANT_PATTERN,
+    WINDOW_PATTERN,
+)
 from partywall_service.policy.model import MAX_AMOUNT, Policy
 
 PRINTABLE = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
@@ -36,6 +42,7 @@ MEANINGS = {
     QUEUE_PATTERN: "a tenant's id, _system or _cron",
     JOB_PATTERN: "1 to 200 letters, digits, '.', '_', '-' or ':', the first a letter or digit",
     PRINTABLE: "text without line breaks and other control characters",
+    WINDOW_PATTERN: "minutes or hours up to a day, such as 15m or 1h",
     _HOSTNAME: "a host name of letters, digits, '-' and '.'",
     _SCOPE: "admin, host or tenant:<id>",
 }

@@ -1,12 +1,11 @@
 """`partywall jobs top`: the queues as they are, again and again."""
 
-import math
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from partywall_service.cli.errors import CliError
+from partywall_service.cli import live
 from partywall_service.cli.options import Format, FormatOption, UrlOption, example, sidecar
 
 if TYPE_CHECKING:
@@ -21,16 +20,10 @@ AROUND = 5
 """Lines of a screen that are not a tenant's."""
 
 
-def _interval(seconds: float) -> float:
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise typer.BadParameter(f"expected seconds above 0, got {seconds:g}")
-    return seconds
-
-
 def top(
     interval: Annotated[
         float,
-        typer.Option(metavar="SECONDS", callback=_interval, help="Between two looks."),
+        typer.Option(metavar="SECONDS", callback=live.interval, help="Between two looks."),
     ] = 1,
     once: Annotated[
         bool, typer.Option("--once", help="Two looks and one table; so also without a terminal.")
@@ -64,32 +57,8 @@ def top(
             time.sleep(interval)
             output.print_wide(_shown(_read(api, limit or 1000), first))
             return
-        _live(api, interval, limit)
-
-
-def _live(api: "Sidecar", interval: float, limit: int | None) -> None:
-    from rich.live import Live
-
-    from partywall_service.cli import output
-
-    console = output.stdout()
-
-    def read() -> "Reading":
-        return _read(api, limit or max(console.height - AROUND, 1))
-
-    try:
-        # Before the screen is taken: who has no sidecar, or no right to ask, is told on the spot.
-        now, before, trouble = read(), None, None
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(_shown(now, before, trouble), refresh=True)
-                time.sleep(interval)
-                try:
-                    now, before, trouble = read(), now, None
-                except CliError as exc:
-                    trouble = str(exc)
-    except KeyboardInterrupt:
-        pass  # the one way to end it
+        rows = limit or max(console.height - AROUND, 1)
+        live.watch(console, lambda: _read(api, rows), _shown, interval)
 
 
 def _read(api: "Sidecar", size: int) -> "Reading":

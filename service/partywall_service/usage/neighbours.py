@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from partywall_service.ledger.tables import neighbours
 from partywall_service.names import is_tenant_id
@@ -19,6 +19,9 @@ from partywall_service.usage.verdict import Activity, Neighbour, Pace, judge
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=24)
+
+STALE = timedelta(minutes=2)
+"""Age above which a snapshot tells nothing: they are written every quarter of a minute."""
 
 _DEAR = 0.05
 """Seconds of work above which an answer is given again for a while."""
@@ -53,13 +56,16 @@ class NeighbourStore(ActivityStore):
     """The statements of `Neighbours`."""
 
     async def snapshot(self) -> list[Neighbour]:
-        """As the maintenance jobs wrote it last, the largest share first.
+        """As the maintenance jobs wrote it last, the largest share first; none when long ago.
 
         Raises:
             LedgerUnavailable: PostgreSQL did not answer.
         """
         c = neighbours.c
-        query = select(neighbours).order_by(c.share.desc(), c.requests.desc(), c.tenant)
+        recent = c.computed_at > func.now() - STALE
+        query = (
+            select(neighbours).where(recent).order_by(c.share.desc(), c.requests.desc(), c.tenant)
+        )
         async with self._reading() as connection:
             rows = (await connection.execute(query)).all()
         totals = [
@@ -134,7 +140,8 @@ class Neighbours:
     async def snapshot(self) -> list[Neighbour]:
         """As the maintenance jobs wrote it last, of the last hour; the largest share first.
 
-        It has everyone who is noisy or a victim, and who took most of what is shared.
+        It has everyone who is noisy or a victim, and who took most of what is shared. It is empty
+        where no maintenance job ran for `STALE`.
 
         Raises:
             LedgerUnavailable: PostgreSQL did not answer.

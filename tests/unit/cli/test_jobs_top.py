@@ -135,15 +135,18 @@ def test_lengths_of_time_are_short(seconds: float, said: str) -> None:
     assert lasting(seconds) == said
 
 
-class Terminal:
-    """`partywall jobs top` on a terminal of its own."""
+TOP = ("jobs", "top", "--interval", "0.02")
 
-    def __init__(self) -> None:
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.seen = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "partywall_service", "jobs", "top", "--interval", "0.02"],
+            [sys.executable, "-m", "partywall_service", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -174,7 +177,7 @@ class Terminal:
 
 def test_on_a_terminal_it_goes_on_through_an_outage_until_interrupted(fake: FakeSidecar) -> None:
     working, away = fake.reply, (503, {"detail": "Redis does not answer now"})
-    with contextlib.closing(Terminal()) as terminal:
+    with contextlib.closing(Terminal(*TOP)) as terminal:
         terminal.until("jobs queued: 12,000")
         fake.reply = lambda _method, _path: away
         terminal.until("not answered now: Redis does not answer now")
@@ -188,7 +191,7 @@ def test_on_a_terminal_it_goes_on_through_an_outage_until_interrupted(fake: Fake
 
 def test_who_may_not_ask_is_told_before_the_screen_is_taken(fake_sidecar: FakeSidecar) -> None:
     fake_sidecar.reply = lambda _method, _path: (403, {"detail": "only for admin and host"})
-    with contextlib.closing(Terminal()) as terminal:
+    with contextlib.closing(Terminal(*TOP)) as terminal:
         terminal.until("only for admin and host")
         assert terminal.process.wait(30) == 1
     assert "\x1b[?1049h" not in terminal.seen  # another screen
