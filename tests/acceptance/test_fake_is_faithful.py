@@ -218,6 +218,14 @@ async def faults(at: Place) -> Told:
         ("/v1/checks", b"[" + b'{"tenant": "x"},' * 1000 + b'{"tenant": "x"}]'),
         ("/v1/permits", b'{"instance": "i", "asks": [{"tenant": "x", "limit": "requests"}]}'),
         ("/v1/permits", b'{"asks": []}'),
+        ("/v1/usage", b'{"instance": "i", "sequence": 1, "age": 0, "usage": []}'),
+        ("/v1/usage", b'{"instance": "i", "sequence": 0, "age": 0, "usage": []}'),
+        ("/v1/usage", b'{"instance": "i", "sequence": 1, "age": 0}'),
+        (
+            "/v1/usage",
+            b'{"instance": "i", "sequence": 1, "age": 0,'
+            b' "usage": [{"tenant": "x", "meters": {"requests.2xx": 0}}]}',
+        ),
     ]:
         note_answer(told, await at.http.post(path, content=body))
     note_answer(told, await at.http.get("/v1/check"))
