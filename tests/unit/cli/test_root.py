@@ -31,6 +31,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "serve",
         "worker",
         "simulate",
+        "neighbors",
         "report",
         "demo",
         *("config", "config check"),
