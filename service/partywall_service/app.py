@@ -38,10 +38,14 @@ from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.sweep import sweep
 from partywall_service.quotas.volatile import VolatileQuotas
 from partywall_service.settings import Settings
+from partywall_service.tenants.erasure import Erasure
+from partywall_service.tenants.jobs import TenantJobs
+from partywall_service.tenants.redis_keys import TenantKeys
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
 from partywall_service.usage.adding import Adder
 from partywall_service.usage.kept import KeptCounts
 from partywall_service.usage.reported import Reported
+from partywall_service.usage.store import UsageStore
 
 _COLLECT_AFTER = (10_000, 20, 20)
 """Objects made before the collector looks; and turns of one generation to one of the next."""
@@ -161,4 +165,11 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     ):
         stack.push_async_callback(stop_in_background, task)
     hot.open(HotParts(admission, permits, authenticator, policy, quotas, reported))
-    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas, jobs)
+    erasure = Erasure(
+        ledger,
+        UsageStore.erase,
+        TenantKeys(client, prefix=settings.key_prefix),
+        TenantJobs(jobs),
+        directory,
+    )
+    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas, jobs, erasure)

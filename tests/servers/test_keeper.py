@@ -212,7 +212,7 @@ async def test_a_deleted_tenant_is_one_that_nobody_registered(site: Site, one: S
     await site.ledger.put_tenant("acme", tier="pro", actor="test")
     await site.enqueue("acme")
     await site.until("acme", lambda it: it.tier == "pro")
-    await site.ledger.delete_tenant("acme", actor="test")
+    await site.ledger.erase_tenant("acme", actor="test")
     await site.until("acme", lambda it: it.tier == "free")
 
 

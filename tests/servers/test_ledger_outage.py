@@ -32,7 +32,7 @@ def calls(ledger: Ledger) -> list[object]:
         ledger.get_tenant("acme"),
         ledger.get_tenant("acme", scope="acme"),
         ledger.list_tenants(limit=1),
-        ledger.delete_tenant("acme", actor="test"),
+        ledger.erase_tenant("acme", actor="test"),
         ledger.put_override("acme", "limits", "r", 1, expires_at=None, reason="", author="test"),
         ledger.list_overrides("acme", limit=1),
         ledger.delete_override("acme", "limits", "r", actor="test"),

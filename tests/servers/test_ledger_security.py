@@ -126,7 +126,7 @@ async def test_an_owner_that_is_no_superuser_is_told_what_an_administrator_must_
     assert await ledger.get_tenant("umbrella", scope="acme") is None
     for table in SCOPED:
         assert as_tenant(url, f"SELECT tenant FROM {table}", "acme") == [("acme",)]
-    assert await ledger.delete_tenant("acme", actor="test")
+    assert await ledger.erase_tenant("acme", actor="test")
     await engine.dispose()
 
 

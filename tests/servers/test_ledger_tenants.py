@@ -127,7 +127,7 @@ async def test_creating_and_deleting_at_once_never_fails(ledger: Ledger) -> None
         for n in range(15)
         for call in (
             ledger.put_tenant("acme", tier=f"t{n}", domains=["a.example"], actor="test"),
-            ledger.delete_tenant("acme", actor="test"),
+            ledger.erase_tenant("acme", actor="test"),
         )
     ]
     await asyncio.gather(*calls)
@@ -159,34 +159,66 @@ async def test_each_filter_narrows_a_list(ledger: Ledger) -> None:
     assert await ids(domain="a.example", tier="pro") == []
 
 
-async def test_deleting_takes_all_but_the_audit_lines(ledger: Ledger) -> None:
+async def test_erasing_leaves_one_audit_line(ledger: Ledger) -> None:
     await put(ledger, "acme", domains=["a.example"])
     await put(ledger, "umbrella")
     await ledger.put_override(
         "acme", "limits", "requests", 5, expires_at=None, reason="", author="test"
     )
-    own, _ = await ledger.create_token("tenant:acme", "own", actor="test")
+    await ledger.create_token("tenant:acme", "own", actor="test")
     host, _ = await ledger.create_token("host", "host", actor="test")
 
-    assert await ledger.delete_tenant("acme", actor="ops")
+    assert await ledger.erase_tenant("acme", actor="ops")
 
     assert await ledger.get_tenant("acme") is None
     assert await ledger.list_overrides("acme", limit=10) == []
     assert [token.id for token in await ledger.list_tokens(limit=10)] == [host.id]
     assert [record.tenant for record in await ledger.list_tenants(limit=10)] == ["umbrella"]
     await put(ledger, "umbrella", domains=["a.example"])
-    lines = await ledger.list_audit(tenant="acme", limit=10)
-    assert [line.action for line in lines] == [
-        "tenant.deleted",
-        "token.created",
-        "override.set",
-        "tenant.created",
-    ]
-    assert lines[0].detail["tokens"] == [own.id]
+    (line,) = await ledger.list_audit(tenant="acme", limit=10)
+    assert (line.actor, line.action) == ("ops", "tenant.erased")
+    assert line.detail == {
+        "tier": "free",
+        "erased": {"domains": 1, "overrides": 1, "tokens": 1, "audit": 3},
+    }
+    assert not await ledger.erase_tenant("acme", actor="later")
+    assert await ledger.list_audit(tenant="acme", limit=10) == [line]
+
+
+async def test_of_two_lives_the_last_has_a_line(ledger: Ledger) -> None:
+    await put(ledger, "acme", "free")
+    await ledger.erase_tenant("acme", actor="ops")
+    await put(ledger, "acme", "pro")
+    await ledger.erase_tenant("acme", actor="ops")
+    (line,) = await ledger.list_audit(limit=10)
+    assert line.detail == {"tier": "pro", "erased": {"audit": 1}}
+
+
+async def test_what_is_late_goes_with_the_rest_and_leaves_no_line(ledger: Ledger) -> None:
+    await put(ledger, "acme")
+    await ledger.erase_tenant("acme", actor="ops")
+    await ledger.create_token("tenant:acme", "late", actor="test")
+    assert await ledger.erase_rest("acme")
+    assert await ledger.list_tokens(limit=10) == []
+    await ledger.create_token("tenant:acme", "later", actor="test")
+    assert await ledger.erase_tenant("acme", actor="again")
+    assert await ledger.list_tokens(limit=10) == []
+    (line,) = await ledger.list_audit(limit=10)
+    assert line.actor == "ops"
+
+
+async def test_who_is_registered_anew_keeps_everything(ledger: Ledger) -> None:
+    await put(ledger, "acme")
+    await ledger.erase_tenant("acme", actor="ops")
+    await put(ledger, "acme", "pro")
+    own, _ = await ledger.create_token("tenant:acme", "own", actor="test")
+    assert not await ledger.erase_rest("acme")
+    assert await ledger.get_tenant("acme") is not None
+    assert [token.id for token in await ledger.list_tokens(limit=10)] == [own.id]
 
 
 async def test_deleting_what_is_not_there_leaves_no_trace(ledger: Ledger) -> None:
-    assert not await ledger.delete_tenant("nobody", actor="test")
+    assert not await ledger.erase_tenant("nobody", actor="test")
     assert await actions(ledger) == []
 
 
@@ -247,7 +279,7 @@ async def test_text_that_postgresql_cannot_hold_is_a_value_error(ledger: Ledger,
         ledger.get_tenant("acme", scope=text),
         ledger.list_tenants(domain=text, limit=1),
         ledger.list_tenants(after=text, limit=1),
-        ledger.delete_tenant(text, actor="test"),
+        ledger.erase_tenant(text, actor="test"),
         ledger.create_token("host", text, actor="test"),
         ledger.find_tokens([text]),
         ledger.load_many(["acme", text]),
@@ -267,7 +299,7 @@ async def test_sql_in_an_id_is_only_text(ledger: Ledger, hostile: str) -> None:
     assert scoped is not None
     assert scoped.tenant == hostile
     assert [record.tenant for record in await ledger.list_tenants(limit=10)] == [hostile]
-    assert await ledger.delete_tenant(hostile, actor="test")
+    assert await ledger.erase_tenant(hostile, actor="test")
 
 
 async def test_a_status_that_is_none_is_refused(ledger: Ledger) -> None:

@@ -63,7 +63,7 @@ async def test_every_change_is_heard_in_order_after_a_reset(
         assert await heard.next() == Change("token", token.id)
         own, _ = await ledger.create_token("tenant:acme", "own", actor="test")
         assert await heard.next() == Change("token", own.id)
-        await ledger.delete_tenant("acme", actor="test")
+        await ledger.erase_tenant("acme", actor="test")
         assert await heard.next() == Change("tenant", "acme")
         assert await heard.next() == Change("token", own.id)
         assert heard.nothing()
@@ -74,7 +74,7 @@ async def test_nothing_is_heard_of_what_did_not_change(ledger: Ledger, database_
     async with listening(database_url) as heard:
         assert await heard.next() == RESET
         await ledger.put_tenant("acme", tier="free", actor="test")
-        await ledger.delete_tenant("nobody", actor="test")
+        await ledger.erase_tenant("nobody", actor="test")
         with pytest.raises(DomainTaken):
             await ledger.put_tenant("other", tier="free", domains=["a.example"], actor="test")
         await ledger.put_tenant("last", tier="free", actor="test")

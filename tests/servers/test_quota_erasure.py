@@ -46,7 +46,7 @@ async def owners(database_url: str) -> list[list[str]]:
 async def test_every_row_goes_and_no_neighbours(ledger: Ledger, database_url: str) -> None:
     await ledger.put_tenant("acme", tier="free", actor="test")
     assert await owners(database_url) == [["acme", "beta"]] * 4
-    assert await ledger.delete_tenant("acme", actor="ops")
+    assert await ledger.erase_tenant("acme", actor="ops")
     assert await owners(database_url) == [["beta"]] * 4
 
 
@@ -54,18 +54,18 @@ async def test_every_row_goes_and_no_neighbours(ledger: Ledger, database_url: st
 async def test_a_tenant_that_only_the_default_tier_served_is_erased_as_well(
     ledger: Ledger, database_url: str
 ) -> None:
-    assert await ledger.delete_tenant("acme", actor="ops")
+    assert await ledger.erase_tenant("acme", actor="ops")
     assert await owners(database_url) == [["beta"]] * 4
     (line,) = await ledger.list_audit(limit=10)
-    assert (line.actor, line.action, line.tenant) == ("ops", "tenant.deleted", "acme")
-    assert not await ledger.delete_tenant("acme", actor="ops")
+    assert (line.actor, line.action, line.tenant) == ("ops", "tenant.erased", "acme")
+    assert not await ledger.erase_tenant("acme", actor="ops")
 
 
 async def test_it_waits_for_a_change_under_way(
     ledger: Ledger, store: QuotaStore, database_url: str
 ) -> None:
     async with store.changing(["acme"]) as transaction:
-        deleting = asyncio.create_task(ledger.delete_tenant("acme", actor="ops"))
+        deleting = asyncio.create_task(ledger.erase_tenant("acme", actor="ops"))
         await waiting_for_a_lock(database_url)
         transaction.books["acme"].apply(asked("acme", Consume({"users": 1}), "late"))
     assert await deleting

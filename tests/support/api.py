@@ -26,6 +26,9 @@ from partywall_service.quotas.gate import RedisGate
 from partywall_service.quotas.service import Quotas
 from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.volatile import VolatileQuotas
+from partywall_service.tenants.erasure import Erasure
+from partywall_service.tenants.jobs import TenantJobs
+from partywall_service.usage.store import UsageStore
 from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
 
@@ -67,10 +70,22 @@ class HandMadeParts:
     directory: Directory
     quotas: Quotas
     jobs: FairQueue
+    erasure: Erasure
     breaker: CircuitBreaker = field(
         default_factory=lambda: CircuitBreaker(MemoryEngine(), _no_beat)
     )
     metrics: Metrics = field(default_factory=Metrics)
+
+
+class NoKeys:
+    """The Redis of limits, where there is none."""
+
+    async def erase(self, _tenant: str) -> int:
+        return 0
+
+
+async def _nobody_else(_seconds: float) -> None:
+    """No other sidecar is to hear of anything."""
 
 
 def durable_quotas(engine: AsyncEngine, directory: Directory, holder: PolicyHolder) -> Quotas:
@@ -97,13 +112,22 @@ async def hand_made_parts(
     ledger, holder = Ledger(engine), PolicyHolder(policy(default_tier=default_tier))
     try:
         directory = Directory(ledger, holder, size=1000)
+        queue = jobs or FairQueue(FairRedis(NoServer()))
         yield HandMadeParts(
             ledger,
             holder,
             Authenticator(ledger, ADMIN),
             directory,
             durable_quotas(engine, directory, holder),
-            jobs or FairQueue(FairRedis(NoServer())),
+            queue,
+            Erasure(
+                ledger,
+                UsageStore.erase,
+                NoKeys(),
+                TenantJobs(queue),
+                directory,
+                pause=_nobody_else,
+            ),
         )
     finally:
         await engine.dispose()

@@ -15,6 +15,7 @@ from partywall_service.ledger import Ledger
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.quotas.service import Quotas
+from partywall_service.tenants.erasure import Erasure
 from partywall_workers.queue import FairQueue
 
 
@@ -31,6 +32,7 @@ class Parts:
         metrics: what Prometheus is told.
         quotas: everybody's quotas.
         jobs: everybody's jobs.
+        erasure: removes all that is kept of a tenant.
     """
 
     policy: PolicyHolder
@@ -41,6 +43,7 @@ class Parts:
     metrics: Metrics
     quotas: Quotas
     jobs: FairQueue
+    erasure: Erasure
 
 
 def parts_of(request: Request) -> Parts:

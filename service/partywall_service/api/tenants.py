@@ -19,7 +19,6 @@ from partywall_service.api.params import (
 )
 from partywall_service.api.problems import Problem, invalid
 from partywall_service.api.schemas import Tenant, TenantChange, Tenants
-from partywall_service.jobs.connect import clear
 from partywall_service.ledger import DomainTaken, TenantRecord
 from partywall_service.names import TENANT_PATTERN
 from partywall_service.policy.model import Policy
@@ -96,19 +95,16 @@ async def get_tenant(tenant: TenantPath, parts: PartsDep, reader: Reader) -> Ten
     status_code=204,
     response_class=Response,
     summary="Delete a tenant",
-    response_description="It is gone, or never was.",
+    response_description="Nothing is left of it, or there was nothing.",
     responses=problems(),
 )
 async def delete_tenant(tenant: TenantPath, parts: PartsDep, caller: Admin) -> None:
-    """With its domains, overrides, tokens and quotas; the audit log keeps one line of it.
+    """All that is kept of it is erased, registered or not; the audit log keeps one line.
 
-    Its jobs are cancelled, also those that run.
+    Its jobs are cancelled, also those that run. It takes a second, until every sidecar has heard
+    of it; what comes late for the tenant is dropped. After a 503 some may be left: repeat it.
     """
-    # First what is in Redis: while that is away nothing is deleted by half.
-    await clear(parts.jobs, tenant)
-    await parts.quotas.erase(tenant)
-    await parts.ledger.delete_tenant(tenant, actor=caller.actor)
-    parts.directory.forget(tenant)
+    await parts.erasure.erase(tenant, actor=caller.actor)
 
 
 def known(record: TenantRecord | None, tenant: str) -> TenantRecord:

@@ -1,6 +1,6 @@
 """The ledger: everything PostgreSQL keeps, behind one object.
 
-Each subject has its own file (tenants, overrides, tokens, audit); here is what spans them.
+Each subject has its own file (tenants, overrides, tokens, audit, erasure); here is what spans them.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from partywall_service.ledger.audit import Audit
 from partywall_service.ledger.base import any_of
+from partywall_service.ledger.erasure import Erasures
 from partywall_service.ledger.lookups import Lookups
 from partywall_service.ledger.overrides import Overrides, aggregated, from_json
 from partywall_service.ledger.records import OverrideRecord, TenantRecord
@@ -22,7 +23,7 @@ from partywall_service.ledger.tokens import Tokens
 _LOAD = select(*TENANT_COLUMNS, aggregated()).where(any_of(tenants.c.tenant))
 
 
-class Ledger(Tenants, Overrides, Tokens, Audit):
+class Ledger(Tenants, Overrides, Tokens, Audit, Erasures):
     """Tenants, overrides, tokens and the audit log.
 
     Every change, its audit line and the notice to other sidecars are one transaction. Any method

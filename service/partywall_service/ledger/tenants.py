@@ -3,23 +3,16 @@
 from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, delete, func, or_, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.types import NullType
 
 from partywall_service.ledger.base import Store
-from partywall_service.ledger.changes import Change
 from partywall_service.ledger.errors import DomainsTaken, DomainTaken
 from partywall_service.ledger.records import Status, TenantRecord
 from partywall_service.ledger.registration import Registered, Registration, register
 from partywall_service.ledger.tables import (
-    quota_ledger,
-    quota_levels,
-    quota_operations,
-    quota_reservations,
     tenant_domains,
     tenants,
-    tokens,
 )
 
 DOMAINS = func.array(
@@ -40,13 +33,6 @@ TENANT_COLUMNS = (
     tenants.c.created_at,
     tenants.c.updated_at,
 )
-
-# The lock under which quotas change (quotas/store.py), so that nothing under way outlives them; and
-# what the trigger on the ledger asks for, which is append only.
-_LOCK_QUOTAS = text("""
-    SELECT pg_advisory_xact_lock(hashtextextended('partywall.quotas:' || :tenant, 0)),
-        set_config('partywall.erasing', :tenant, true)
-""")
 
 
 class Tenants(Store):
@@ -154,41 +140,6 @@ class Tenants(Store):
         async with self._reading() as connection:
             return [tenant_record(row) for row in await connection.execute(query)]
 
-    async def delete_tenant(self, tenant: str, *, actor: str) -> bool:
-        """Ends a tenant with its domains, overrides, `tenant:` tokens and quotas.
-
-        Its audit lines stay. Whoever comes under its id later starts from zero.
-
-        Returns:
-            Whether there was anything to delete; if not, nothing is recorded.
-        """
-        async with self._changing() as connection:
-            counted = await _erase_quotas(connection, tenant)
-            gone = (
-                await connection.execute(
-                    delete(tenants)
-                    .where(tenants.c.tenant == tenant)
-                    .returning(tenants.c.tier, tenants.c.name)
-                )
-            ).one_or_none()
-            revoked = sorted(
-                await connection.scalars(
-                    delete(tokens).where(tokens.c.tenant == tenant).returning(tokens.c.id)
-                )
-            )
-            if gone is None and not revoked and not counted:
-                return False
-            await self._record(
-                connection,
-                Change("tenant", tenant),
-                *(Change("token", token) for token in revoked),
-                actor=actor,
-                action="tenant.deleted",
-                tenant=tenant,
-                detail={**(gone._asdict() if gone else {}), "tokens": revoked},
-            )
-            return True
-
     async def missing_tiers(self, known: Collection[str]) -> dict[str, int]:
         """The tiers tenants have that `known` lacks, each with how many have it."""
         query = (
@@ -198,15 +149,6 @@ class Tenants(Store):
         )
         async with self._reading() as connection:
             return {row.tier: row.tenants for row in await connection.execute(query)}
-
-
-async def _erase_quotas(connection: AsyncConnection, tenant: str) -> bool:
-    """Removes what the tenant used and reserved, and every trace of how; whether there was any."""
-    await connection.execute(_LOCK_QUOTAS, {"tenant": tenant})
-    rows = 0
-    for table in (quota_levels, quota_reservations, quota_operations, quota_ledger):
-        rows += (await connection.execute(delete(table).where(table.c.tenant == tenant))).rowcount
-    return rows > 0
 
 
 def tenant_record(row: Sequence[Any]) -> TenantRecord:

@@ -67,14 +67,6 @@ class VolatileStore(Protocol):
         """
         ...
 
-    async def erase(self, tenant: str) -> None:
-        """Forgets all that a tenant has of them.
-
-        Raises:
-            StoreError: the store did not answer.
-        """
-        ...
-
 
 class Gate(Protocol):
     """Remembers, for a moment, what PostgreSQL denied: a noisy tenant's denials stay cheap."""
@@ -269,17 +261,6 @@ class Quotas:
         if not entries:
             await self._terms(tenant, () if resource is None else (resource,))
         return entries
-
-    async def erase(self, tenant: str) -> None:
-        """Forgets what a tenant has of resources that are not durable.
-
-        Those that are go with the tenant itself (`Ledger.delete_tenant`).
-
-        Raises:
-            StoreError: Redis did not answer, and a resource lives there.
-        """
-        if any(not one.durable for one in self._policy.current.resources.values()):
-            await self._volatile.erase(tenant)
 
     async def _states(
         self, tenant: str, terms: Mapping[str, Terms], scope: str | None

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 
 from redis.asyncio import Redis, RedisCluster
 
-from partywall_service.engine.connect import answering_within
-from partywall_service.quotas import keys
 from partywall_service.quotas.model import Operation, Outcome, QuotaState, Terms
 from partywall_service.quotas.script import Read, VolatileScript
 from partywall_service.quotas.shards import ShardedBatcher
@@ -34,9 +32,6 @@ class VolatileQuotas:
         deadline: float = 0.05,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._client = client
-        self._prefix = prefix
-        self._deadline = deadline
         script = VolatileScript(client, prefix=prefix, deadline=deadline, clock=clock)
         self._batcher = ShardedBatcher[Operation | Read, Outcome](client, script)
 
@@ -56,13 +51,3 @@ class VolatileQuotas:
             StoreError: Redis did not answer.
         """
         return list((await self._batcher.decide(tenant, [Read(tenant, terms)]))[0].quotas)
-
-    async def erase(self, tenant: str) -> None:
-        """Forgets a tenant's levels and what is held of them; the rest ends within days.
-
-        Raises:
-            StoreError: Redis did not answer.
-        """
-        names = (keys.levels(self._prefix, tenant), keys.holds(self._prefix, tenant))
-        async with answering_within(self._deadline):
-            await self._client.delete(*names)

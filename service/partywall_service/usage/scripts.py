@@ -139,3 +139,33 @@ class ForgetScript:
             args += [f"{point.minute}|{point.meter}" for point in of_tenant]
             args += [point.value for point in of_tenant]
         return int(await self._script(client, names, args))
+
+
+class BuryScript:
+    """`bury.lua`: a tombstone in place of a tenant's counts.
+
+    Args:
+        prefix: what every key of this installation starts with.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._script = Script("bury", __package__)
+        self._prefix = prefix
+
+    async def __call__(
+        self, client: Redis | RedisCluster, tenant: str, *, now: int | None = None
+    ) -> bool:
+        """Whether the tenant had counts.
+
+        Args:
+            client: the server, or the cluster, that holds them.
+            tenant: who is erased.
+            now: microseconds since the epoch in place of the server's clock, for tests.
+        """
+        names = [
+            keys.gone(self._prefix, tenant),
+            keys.usage(self._prefix, tenant),
+            keys.metered(self._prefix, keys.shard(tenant)),
+        ]
+        clock = "" if now is None else str(now)
+        return bool(await self._script(client, names, [clock, tenant]))
