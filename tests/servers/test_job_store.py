@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import redis
@@ -10,7 +11,7 @@ from arq import cron
 
 from partywall import Partywall
 from partywall_service.embedded import ValkeyServer
-from partywall_service.jobs.connect import answers, can_queue, open_queue
+from partywall_service.jobs.connect import answers, can_queue, clear, open_queue
 from partywall_service.jobs.kept import KeptPolicies
 from partywall_service.jobs.metrics import JobMetrics
 from partywall_workers import FairWorker, job
@@ -18,6 +19,7 @@ from partywall_workers.errors import QueueUnavailable
 from partywall_workers.policy import JobPolicy
 from partywall_workers.queue import FairQueue
 from partywall_workers.scripts import Outcome
+from partywall_workers.usage import JobUsage
 
 ROOT = Path(__file__).parents[2]
 OPERATING = ROOT / "docs" / "operating.md"
@@ -69,6 +71,13 @@ async def test_with_the_least_privileges_that_are_documented_jobs_work(
             await queue.list("acme", status=status)  # type: ignore[arg-type] # of a literal's words
         assert (await JobMetrics(queue).families())[0].samples[0].value == 1
         assert await queue.functions() == frozenset()
+        usage = JobUsage(queue.redis)
+        assert {point.tenant for point in await usage.held()} == {"acme"}
+        assert [points async for points in usage.closed()] in ([], [ANY])
+        await usage.forget(await usage.held())
+        assert [one["kind"] async for one in queue.export("acme")][:2] == ["job_queue", "job"]
+        await clear(queue, "acme")
+        assert [one async for one in queue.export("acme")] == []
 
 
 async def test_with_the_least_privileges_that_are_documented_a_worker_works(
@@ -113,6 +122,9 @@ async def test_a_cluster_says_what_is_needed_instead() -> None:
         for call in (queue.enqueue("acme", "f"), queue.get("acme", "one"), queue.list("acme")):
             with pytest.raises(QueueUnavailable, match="PARTYWALL_JOBS_REDIS_URL must name one"):
                 await call
+        await clear(queue, "acme")  # there is nothing of it
+        with pytest.raises(QueueUnavailable):
+            await queue.erase("acme")
         assert await answers(queue)  # nothing that was there is failing
 
 

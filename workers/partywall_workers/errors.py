@@ -4,6 +4,7 @@
     ├── JobError
     │   ├── QueueFull           the tenant has as many waiting jobs as its tier allows
     │   ├── UnknownFunction     no worker that is known has it
+    │   ├── TenantErased        it was erased, and nobody has registered it since
     │   ├── UnknownJob          there is no such job, or it is not kept any more
     │   ├── JobConflict         the job's status does not allow it
     │   ├── InvalidJob          an argument that cannot be: an id, a priority, a delay
@@ -31,6 +32,7 @@ __all__ = [
     "NotJson",
     "QueueFull",
     "QueueUnavailable",
+    "TenantErased",
     "TooLarge",
     "UnknownFunction",
     "UnknownJob",
@@ -71,6 +73,24 @@ class UnknownFunction(JobError):
             " (start the workers of a new version before what enqueues for them)"
         )
         self.function = function
+
+
+class TenantErased(JobError):
+    """The tenant was erased; nothing was queued.
+
+    Either no sidecar has said that it is served again, or what asks is a job that the tenant had
+    before.
+
+    Attributes:
+        tenant: whose job it would have been.
+    """
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"tenant {tenant!r} was erased: what is left of it can change nothing, and new jobs are"
+            " taken once a sidecar knows that it is registered anew, or served by the default tier"
+        )
+        self.tenant = tenant
 
 
 class UnknownJob(JobError):

@@ -32,10 +32,16 @@ set that arq keeps of unfinished jobs: arq's id of a job → the instant before 
 | `Q:functions` | hash | function → last seen with a worker |
 | `Q:counts` | hash | TIER:what → how often |
 | `Q:owed` | list | quota items to give back |
+| `Q:usage:T` | hash | `MINUTE|METER` → what its jobs came to |
+| `Q:metered` | set | tenants that have such a hash |
+| `Q:rolled` | string | newest minute taken from them; there while they are counted at all |
+| `Q:gone:SHA` | string | the last start before the tenant of this SHA-1 was erased |
+| `Q:answer:T:SHA` | string | the first answer to a POST; sidecars' own |
 
 Instants are milliseconds by Redis's clock.
 """
 
+from hashlib import sha1
 from typing import NamedTuple
 
 from arq.constants import (
@@ -90,6 +96,10 @@ class Keys(NamedTuple):
     def of(self, kind: str, name: str) -> str:
         """One of the keys that end in a tenant or a lane."""
         return f"{self.queue}:{kind}:{name}"
+
+    def gone(self, tenant: str) -> str:
+        """The tombstone of a tenant that was erased; it does not tell whose it is."""
+        return self.of("gone", sha1(tenant.encode(), usedforsecurity=False).hexdigest())
 
     def one(self, kind: str) -> str:
         """One of the keys that there is one of."""

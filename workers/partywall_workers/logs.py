@@ -2,11 +2,29 @@
 
 import logging
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from partywall.context import current_tenant
 
-current_job: ContextVar[str] = ContextVar("partywall.job")
-"""The id of the job that runs here, among its tenant's."""
+
+class Start(NamedTuple):
+    """The start of a job.
+
+    Attributes:
+        queue: in which it is.
+        tenant: whose.
+        job_id: its id among its tenant's.
+        fence: the number of this start.
+    """
+
+    queue: str
+    tenant: str
+    job_id: str
+    fence: int
+
+
+current_start: ContextVar[Start] = ContextVar("partywall.job")
+"""Of the job that runs here."""
 
 
 class JobContextFilter(logging.Filter):
@@ -22,5 +40,6 @@ class JobContextFilter(logging.Filter):
             tenant = current_tenant(default=None)
             record.tenant = None if tenant is None else tenant.id
         if not hasattr(record, "job_id"):
-            record.job_id = current_job.get(None)
+            start = current_start.get(None)
+            record.job_id = None if start is None else start.job_id
         return True

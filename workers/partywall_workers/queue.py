@@ -10,16 +10,15 @@ from typing import Any, cast
 from partywall_workers.answering import answering_within
 from partywall_workers.cancelled import cancelled_result
 from partywall_workers.environment import KEEP
-from partywall_workers.errors import (
-    InvalidJob,
-    JobConflict,
-    QueueFull,
-    UnknownJob,
-)
+from partywall_workers.erased import while_asked
+from partywall_workers.erasing import erase
+from partywall_workers.errors import InvalidJob, JobConflict, QueueFull, UnknownJob
+from partywall_workers.exporting import export
 from partywall_workers.policy import DEFAULT_LANE, SYSTEM_LANE, JobPolicy
 from partywall_workers.reading import JobReader
 from partywall_workers.records import Backlog, Enqueued, JobRecord, Status
 from partywall_workers.redis import DEFAULT_PRIORITY, FairRedis
+from partywall_workers.usage import JobUsage
 
 KEEPER_LIVES = 10_000
 """Milliseconds for which a sidecar that asked for missing policies counts as alive."""
@@ -51,6 +50,7 @@ class FairQueue:
         redis: the queue's client, whose queue it is.
         keep: seconds that jobs are kept which are cancelled here.
         timeout: seconds for each call.
+        metering: whether it is counted what tenants' jobs come to, where this one says `wanted`.
     """
 
     def __init__(
@@ -59,14 +59,17 @@ class FairQueue:
         *,
         keep: float = KEEP,
         timeout: float = 5.0,
+        metering: bool = True,
     ) -> None:
         self.redis = redis
         self.name = redis.default_queue_name
         self.keep = keep
         self._timeout = timeout
+        self._metering = metering
         self._scripts = redis.scripts
         self._names = redis.names
         self._reader = JobReader(redis)
+        self._usage = JobUsage(redis)
         self._commands: Any = redis  # redis-py's annotations are those of both its faces
 
     async def enqueue(
@@ -97,7 +100,7 @@ class FairQueue:
             expires: seconds after its time within which it must start.
 
         Raises:
-            QueueFull, UnknownFunction, InvalidJob: nothing was queued.
+            QueueFull, UnknownFunction, TenantErased, InvalidJob: nothing was queued.
             QueueUnavailable: it was queued or not.
         """
         job = self.redis.new_job(
@@ -261,13 +264,22 @@ class FairQueue:
                 return purged
             purged += some
 
-    async def clear(self, tenant: str) -> None:
-        """Cancels all of the tenant's jobs; what runs, as soon as its worker hears of it."""
-        await self.purge(tenant)
-        async with self._answering():
-            running = await self._commands.zrange(self._names.of("running", tenant), 0, -1)
-        for job_id in running:
-            await self.cancel_waiting(tenant, job_id.decode())
+    async def erase(self, tenant: str) -> None:
+        """Removes all that the queue keeps of a tenant: jobs, results, policy, counts, debts.
+
+        What runs of it is cancelled when its worker renews the lease, and can say nothing any more.
+        For a day nothing late brings the tenant back: enqueues are refused with `TenantErased`
+        until a sidecar knows that it is registered anew, or served by the default tier; those of
+        jobs that it had before are refused even then. To be repeated after a failure.
+
+        Raises:
+            QueueUnavailable: Redis did not answer; it may have been done in part.
+        """
+        await erase(self.redis, tenant, self._answering)
+
+    def export(self, tenant: str) -> AsyncIterator[dict[str, Any]]:
+        """All that the queue keeps of a tenant, as JSON carries it; see `exporting`."""
+        return export(self.redis, tenant, self._answering)
 
     async def backlog(self, tenant: str) -> Backlog:
         """The tenant's jobs in numbers."""
@@ -316,27 +328,19 @@ class FairQueue:
 
     async def policies(self) -> AsyncIterator[str]:
         """Tenants whose policy was written here, each at least once."""
-        key = self._names.one("tenants")
         cursor = 0
         while True:
             async with self._answering():
-                cursor, members = await self._commands.sscan(key, cursor, count=_CHUNK)
-                names = [member.decode() for member in members]
-                async with self.redis.pipeline(transaction=False) as pipe:
-                    for name in names:
-                        pipe.hexists(self._names.of("tenant", name), "policy")
-                    there = await pipe.execute() if names else []
-                gone = [name for name, kept in zip(names, there, strict=True) if not kept]
-                if gone:  # a day without a job; the next one asks for the policy again
-                    await self._commands.srem(key, *gone)
+                cursor, names = await self._reader.policies(cursor)
             for name in names:
-                if name not in gone:
-                    yield name
+                yield name
             if not cursor:
                 return
 
     async def wanted(self, *, timeout: float) -> _Tenants:  # noqa: ASYNC109 - a wait of Redis's
         """Waits for tenants whose policy is missing; marks that somebody writes policies.
+
+        Who writes them rolls up usage, too: from now on it is counted.
 
         Args:
             timeout: seconds to wait at most.
@@ -346,6 +350,7 @@ class FairQueue:
         """
         async with self._answering(extra=timeout):
             await self._commands.set(self._names.one("keeper"), 1, px=KEEPER_LIVES)
+            await self._usage.keep(counting=self._metering)
             key = self._names.one("wanted")
             wanted = await self._commands.srandmember(key, _CHUNK)
             if not wanted:
@@ -369,15 +374,11 @@ class FairQueue:
                 lanes = {DEFAULT_LANE, SYSTEM_LANE, *(name.decode() for name in named)}
             else:
                 lanes = {lane}
-            async with self.redis.pipeline(transaction=False) as pipe:
-                for name in lanes:
-                    pipe.zrangebyscore(self._names.of("workers", name), oldest, "+inf")
-                answers = await pipe.execute()
-        return len({worker for answer in answers for worker in answer})
+            return await self._reader.workers(lanes, oldest)
 
     async def _pause(self, tenant: str, *, paused: bool) -> bool:
         async with self._answering():
-            await self._scripts.pause(tenant, paused=paused)
+            await while_asked(tenant, lambda: self._scripts.pause(tenant, paused=paused))
         return paused
 
     def _answering(self, *, extra: float = 0.0) -> AbstractAsyncContextManager[None]:

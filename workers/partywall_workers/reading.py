@@ -1,6 +1,6 @@
 """Jobs as they stand, one by one and in pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from partywall_workers.records import FINISHED, JobRecord, Status
@@ -39,7 +39,7 @@ class JobReader:
                 pipe.get(self._names.result(tenant, job_id))
             answers = await pipe.execute()
         return [
-            self._record(tenant, job_id, fields, result)
+            self.record(tenant, job_id, fields, result)
             for job_id, fields, result in zip(job_ids, answers[::2], answers[1::2], strict=True)
         ]
 
@@ -72,6 +72,29 @@ class JobReader:
                 return found, None
         return found, str(below)
 
+    async def policies(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the tenants of whom there is a policy, and where to go on; 0: these were last."""
+        key = self._names.one("tenants")
+        following, members = await self._commands.sscan(key, cursor, count=_CHUNK)
+        names = [member.decode() for member in members]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hexists(self._names.of("tenant", name), "policy")
+            there = await pipe.execute() if names else []
+        kept = [name for name, known in zip(names, there, strict=True) if known]
+        gone = set(names) - set(kept)
+        if gone:  # a day without a job; the next one asks for the policy again
+            await self._commands.srem(key, *gone)
+        return following, kept
+
+    async def workers(self, lanes: Iterable[str], oldest: float) -> int:
+        """How many workers of these lanes were seen since an instant."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in lanes:
+                pipe.zrangebyscore(self._names.of("workers", name), oldest, "+inf")
+            answers = await pipe.execute()
+        return len({worker for answer in answers for worker in answer})
+
     async def _small(self, tenant: str, status: Status, below: int | None, limit: int) -> Page:
         """A page of those that have a set of their own, which is small."""
         key = self._names.of("running" if status == "running" else "dead", tenant)
@@ -92,9 +115,10 @@ class JobReader:
         found = [record for record in records if record is not None and record.status == status]
         return found, str(page[-1][0]) if len(order) > limit else None
 
-    def _record(
+    def record(
         self, tenant: str, job_id: str, fields: dict[bytes, bytes], result: bytes | None
     ) -> JobRecord | None:
+        """A job of its hash, and of its result as arq has it; None where there is no hash."""
         if not fields:
             return None
         text = {name.decode(): value.decode() for name, value in fields.items()}

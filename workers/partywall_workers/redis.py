@@ -15,9 +15,11 @@ from redis.asyncio import ConnectionPool
 
 from partywall.context import current_tenant
 from partywall_workers.environment import default_queue
+from partywall_workers.erased import while_asked
 from partywall_workers.errors import InvalidJob, QueueFull, TooLarge, UnknownFunction
 from partywall_workers.job import name_of
 from partywall_workers.keys import DEFAULT_QUEUE, Keys
+from partywall_workers.logs import current_start
 from partywall_workers.policy import CRON_TENANT, SYSTEM_TENANT
 from partywall_workers.scripts import NewJob, Queued, Scripts
 from partywall_workers.serial import dumps, loads, sendable
@@ -117,7 +119,7 @@ class FairRedis(ArqRedis):
             arq's handle, or None if there is a job of this id already.
 
         Raises:
-            QueueFull, UnknownFunction, InvalidJob: nothing was queued.
+            QueueFull, UnknownFunction, TenantErased, InvalidJob: nothing was queued.
             redis.RedisError: Redis did not answer.
         """
         if _queue_name not in (None, self.default_queue_name):
@@ -188,15 +190,21 @@ class FairRedis(ArqRedis):
             run_at=None if defer_until is None else to_unix_ms(defer_until),
             expires=_milliseconds("expires", expires),
             attempts=max(0, (job_try or 1) - 1),
+            start=self._start_of(tenant),
         )
 
     async def queue_job(self, job: NewJob) -> Queued:
         """Queues it.
 
         Raises:
-            QueueFull, UnknownFunction: nothing was queued.
+            QueueFull, UnknownFunction, TenantErased: nothing was queued.
         """
-        (queued,) = await self.scripts.enqueue([job])
+
+        async def act() -> Queued:
+            (queued,) = await self.scripts.enqueue([job])
+            return queued
+
+        queued = await while_asked(job.tenant, act)
         if queued.what == "full":
             raise QueueFull(job.tenant, queued.cap)
         if queued.what == "unknown":
@@ -230,6 +238,13 @@ class FairRedis(ArqRedis):
             _queue_name=self.default_queue_name,
             _deserializer=self.job_deserializer,
         )
+
+    def _start_of(self, tenant: str) -> int | None:
+        """The number of the start of this tenant's job that runs here, if one does."""
+        start = current_start.get(None)
+        if start is None or (start.queue, start.tenant) != (self.default_queue_name, tenant):
+            return None
+        return start.fence
 
     def _payload(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], job_try: int | None

@@ -30,6 +30,7 @@ class NewJob:
         run_at: milliseconds since the epoch.
         expires: milliseconds after its time within which it must start.
         attempts: tries it has had.
+        start: the number of the start of that tenant's job which queues it.
     """
 
     tenant: str
@@ -41,12 +42,13 @@ class NewJob:
     run_at: int | None = None
     expires: int | None = None
     attempts: int = 0
+    start: int | None = None
 
 
 class Queued(NamedTuple):
     """What came of a job to queue: instants where it was created, the cap where it was full."""
 
-    what: Literal["created", "exists", "full", "unknown"]
+    what: Literal["created", "exists", "full", "unknown", "gone", "asked"]
     queued_at: int
     run_at: int
 
@@ -54,6 +56,12 @@ class Queued(NamedTuple):
     def cap(self) -> int:
         """Of waiting jobs, where the queue was full."""
         return self.queued_at
+
+
+class Paused(NamedTuple):
+    """What came of a pause, or of its end."""
+
+    what: Literal["done", "gone", "asked"]
 
 
 class Claimed(NamedTuple):
@@ -178,7 +186,7 @@ class Scripts:
         for job in jobs:
             words += (job.tenant, job.job_id, job.function, job.payload, job.priority)
             words += (_or_empty(job.delay), _or_empty(job.run_at), _or_empty(job.expires))
-            words.append(job.attempts)
+            words += (job.attempts, _or_empty(job.start))
         answers = await self._call(_enqueue, *words)
         return [Queued(what.decode(), int(at), int(due)) for what, at, due in answers]
 
@@ -232,9 +240,33 @@ class Scripts:
         what, cap = await self._call(_revive, tenant, job_id)
         return what.decode(), int(cap)
 
-    async def pause(self, tenant: str, *, paused: bool) -> None:
+    async def pause(self, tenant: str, *, paused: bool) -> Paused:
         """`pause.lua`."""
-        await self._call(_pause, tenant, int(paused))
+        return Paused((await self._call(_pause, tenant, int(paused))).decode())
+
+    async def erase(
+        self, tenant: str, *, most: int, stone: int, last: int | None, jobs: Sequence[str] = ()
+    ) -> tuple[int, int]:
+        """`erase.lua`: how many jobs, and the sequence to go on with.
+
+        Args:
+            tenant: whose.
+            most: jobs.
+            stone: milliseconds for which it stays known that it was erased.
+            last: what the call before gave.
+            jobs: these, and not those in its list.
+        """
+        erased, last = await self._call(_erase, tenant, most, stone, _or_empty(last), *jobs)
+        return erased, int(last)
+
+    async def drop_owed(self, tenant: str, most: int) -> int:
+        """`drop_owed.lua`: how many debts."""
+        dropped: int = await self._call(_drop_owed, tenant, most)
+        return dropped
+
+    async def forget(self, points: Iterable[tuple[str, int, str, int]]) -> None:
+        """`forget.lua`."""
+        await self._call(_forget, *(word for point in points for word in point))
 
     async def policy(self, policies: Mapping[str, JobPolicy]) -> None:
         """`policy.lua`."""
@@ -266,7 +298,8 @@ def _script(name: str) -> LuaFile:
 
 _enqueue, _claim, _release, _renew = map(_script, ("enqueue", "claim", "release", "renew"))
 _cancel, _purge, _revive, _pause = map(_script, ("cancel", "purge", "revive", "pause"))
-_policy, _backlog = map(_script, ("policy", "backlog"))
+_policy, _backlog, _forget = map(_script, ("policy", "backlog", "forget"))
+_erase, _drop_owed = map(_script, ("erase", "drop_owed"))
 
 
 def _or_empty(number: int | None) -> int | str:

@@ -18,7 +18,7 @@ from partywall_workers.charges import Charge, PutOff
 from partywall_workers.errors import GiveBack, GiveUp
 from partywall_workers.failures import error_text, traceback_text
 from partywall_workers.leases import Reason
-from partywall_workers.logs import current_job
+from partywall_workers.logs import Start, current_start
 from partywall_workers.scripts import Claimed, Ending, Outcome
 from partywall_workers.terms import terms_of
 
@@ -84,7 +84,8 @@ class Try:
         claimed = self._claimed
         features = tuple(json.loads(claimed.features)) if claimed.features != b"[]" else ()
         enter(Tenant(claimed.tenant, claimed.tier, features))
-        current_job.set(claimed.job_id)
+        queue = self._worker.pool.default_queue_name
+        current_start.set(Start(queue, claimed.tenant, claimed.job_id, claimed.fence))
         self._started_at = timestamp_ms()
         found = self._found()
         outcome = found if isinstance(found, Outcome) else await self._tried(found)

@@ -8,6 +8,7 @@ from partywall_workers.errors import (
     JobError,
     QueueFull,
     QueueUnavailable,
+    TenantErased,
     UnknownFunction,
     UnknownJob,
 )
@@ -32,6 +33,9 @@ def job_problem_of(error: JobError) -> Problem:
             return Problem("conflict", said)
         case QueueUnavailable():
             return Problem("unavailable", NO_CLUSTER if NO_CLUSTER in said else _AWAY)
+        case TenantErased():
+            # The directory knows the tenant, or a moment ago it did: the next try meets one truth.
+            return Problem("unavailable", f"{said}; try again")
         case UnknownFunction():
             return invalid("function", said)
         case InvalidJob():

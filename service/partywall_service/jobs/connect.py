@@ -39,13 +39,16 @@ def can_queue(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_queue(url: str, *, prefix: str, keep: float) -> AsyncIterator[FairQueue]:
+async def open_queue(
+    url: str, *, prefix: str, keep: float, metering: bool = True
+) -> AsyncIterator[FairQueue]:
     """The queue at `url`, with connections of its own; its calls fail where that is a cluster.
 
     Args:
         url: as `engine.connect.connect` takes it.
         prefix: what every Redis key of this installation starts with.
         keep: seconds that finished jobs are kept.
+        metering: whether scripts count what tenants' jobs come to, once the keeper has asked.
 
     Raises:
         RedisUrlError: the URL cannot be read.
@@ -54,19 +57,22 @@ async def open_queue(url: str, *, prefix: str, keep: float) -> AsyncIterator[Fai
     try:
         pool = client.connection_pool if isinstance(client, Redis) else NoServer()
         redis = FairRedis(pool, default_queue_name=queue_name(prefix))
-        yield FairQueue(redis, keep=keep)
+        yield FairQueue(redis, keep=keep, metering=metering)
     finally:
         await disconnect(client)
 
 
 async def clear(queue: FairQueue, tenant: str) -> None:
-    """Cancels all of a tenant's jobs, where there can be any.
+    """Erases a tenant's jobs and what else the queue has of it, where there is one.
+
+    While the directory still knows the tenant it can come back; so this is for when it does not,
+    or to be done once more then.
 
     Raises:
         QueueUnavailable: Redis did not answer; it may have been done in part.
     """
     if not isinstance(queue.redis.connection_pool, NoServer):
-        await queue.clear(tenant)
+        await queue.erase(tenant)
 
 
 async def answers(queue: FairQueue) -> bool:

@@ -27,19 +27,24 @@ _ONE = {
     "keeper:wake": "list",
     "lanes": "set",
     "leases": "zset",
+    "metered": "set",
     "owed": "list",
+    "rolled": "string",
     "tenants": "set",
     "wanted": "set",
 }
 _OF_TENANT = {
     "all": "zset",
+    "answer": "string",
     "dead": "zset",
     "deferred": "zset",
+    "gone": "string",
     "kept": "zset",
     "ready": "zset",
     "running": "zset",
     "starts": "hash",
     "tenant": "hash",
+    "usage": "hash",
 }
 _OF_LANE = {"active": "zset", "wake": "list", "workers": "zset"}
 _ARQ = ("job", "in-progress", "result")
@@ -147,6 +152,8 @@ async def check(queue: FairQueue, now: int) -> State:
     _check_jobs(state)
     _check_arq(state)
     _check_ends(state)
+    if "rolled" in state.one:
+        _ends(state, ("rolled",), when=True)
     _check_active(state, now)
     return state
 
@@ -177,6 +184,7 @@ def _check_jobs(state: State) -> None:
     assert not state.members("dead") & (state.having(*FINISHED - {"dead"}) | state.unfinished())
     fences = [state.jobs[ref]["fence"] for ref in running]
     assert len(set(fences)) == len(fences), "two starts have one number"
+    assert set(state.of["usage"]) == set(state.one.get("metered", ())), "whose counts there are"
 
 
 def _check_arq(state: State) -> None:
@@ -202,7 +210,7 @@ def _check_ends(state: State) -> None:
     for kind in ("all", "kept"):  # a busy tenant's are tidied as its jobs end
         for tenant in state.of[kind]:
             _ends(state, (kind, tenant), when=tenant not in busy)
-    for kind in ("dead", "starts"):
+    for kind in ("dead", "starts", "usage", "gone"):
         for tenant in state.of[kind]:
             _ends(state, (kind, tenant), when=True)
     for tenant, policy in state.of["tenant"].items():

@@ -3,6 +3,7 @@
 It leaves open only whose turn it is: that is fairness, which `ledger.py` judges.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from partywall_workers.policy import JobPolicy
@@ -11,6 +12,10 @@ from tests.engine.jobs.check import BUCKETS, State
 
 COST = {"work": 1, "cost2": 2, "cost3": 3, "cost7": 7, "half": 0.5}
 """Of functions, as driver.COSTS says it."""
+
+
+Meter = tuple[str, int, str]
+"""Tenant, minute, name."""
 
 
 @dataclass
@@ -25,6 +30,7 @@ class Job:
     lease: int = 0
     fence: int = 0
     cancel: bool = False
+    started_at: int = 0
 
     @property
     def waits(self) -> bool:
@@ -40,6 +46,20 @@ class Tenant:
     jobs: dict[str, Job] = field(default_factory=dict)
     starts: dict[int, list[int]] = field(default_factory=dict)
     """By window: those under a policy that had it."""
+    resumed_at: int = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody lets it start anything."""
+        return self.paused or self.policy.held is not None
+
+    def set(self, now: int, *, policy: JobPolicy | None = None, paused: bool | None = None) -> None:
+        """Writes its policy, or whether it is paused."""
+        before = self.stopped
+        self.policy = self.policy if policy is None else policy
+        self.paused = self.paused if paused is None else paused
+        if before and not self.stopped:
+            self.resumed_at = now
 
     def waiting(self) -> dict[str, Job]:
         return {job_id: job for job_id, job in self.jobs.items() if job.waits}
@@ -64,7 +84,7 @@ class Tenant:
 
     def may_start(self, now: int) -> int:
         """How many of its jobs may start now."""
-        if self.paused or self.policy.held:
+        if self.stopped:
             return 0
         cap = self.policy.concurrency
         slots = float("inf") if cap is None else cap - len(self.running())
@@ -76,6 +96,7 @@ class Model:
 
     def __init__(self) -> None:
         self.tenants: dict[str, Tenant] = {}
+        self.usage: Counter[Meter] = Counter()
         self._made = 0
 
     def enqueue(self, tenant: str, job_id: str, function: str, priority: int, run_at: int) -> None:
@@ -99,9 +120,10 @@ class Model:
 
     def reap(self, now: int) -> None:
         """Takes back leases that have run out."""
-        for tenant in self.tenants.values():
+        for name, tenant in self.tenants.items():
             for job in tenant.running().values():
                 if job.lease <= now:
+                    self.count(name, now, "run_seconds", (job.lease - job.started_at) * 1000)
                     job.status = "cancelled" if job.cancel else "retrying"
                     job.run_at = now
 
@@ -113,10 +135,32 @@ class Model:
         job = tenant.jobs[claimed.job_id]
         job.status, job.lease, job.fence = "running", now + lease, claimed.fence
         job.attempts += 1
+        job.started_at = now
+        self.count(claimed.tenant, now, "started", 1)
+        waited = now - max(job.run_at, tenant.resumed_at)
+        self.count(claimed.tenant, now, "wait_seconds", waited * 1000)
         assert claimed.attempts == job.attempts
         for _, window in tenant.policy.rates:
             tenant.starts.setdefault(window, []).append(now)
         return job
+
+    def end(self, tenant: str, job: Job, status: str, now: int) -> None:
+        """Ends a try: the job has this status now."""
+        self.count(tenant, now, "run_seconds", (now - job.started_at) * 1000)
+        if status in ("succeeded", "failed", "dead"):
+            self.count(tenant, now, "succeeded" if status == "succeeded" else "failed", 1)
+        job.status = status
+
+    def erase(self, tenant: str) -> None:
+        """Forgets all of it but its policy, with which it begins anew."""
+        self.tenants[tenant] = Tenant(self.tenants[tenant].policy)
+        for meter in [one for one in self.usage if one[0] == tenant]:
+            del self.usage[meter]
+
+    def count(self, tenant: str, now: int, what: str, by: int) -> None:
+        """Counts what there is to count."""
+        if by:
+            self.usage[tenant, now // 60_000, f"jobs.{what}"] += by
 
     def holds(self, claimed: Claimed) -> Job | None:
         """The job of this start, if it is still under way."""

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from partywall_workers.errors import JobConflict
 from partywall_workers.policy import JobPolicy
 from partywall_workers.scripts import Claimed
+from partywall_workers.usage import JobUsage
 from tests.engine.jobs.check import check
 from tests.engine.jobs.driver import LEASE, Jobs
 from tests.engine.jobs.ledger import Ledger
-from tests.engine.jobs.model import COST, Model, Tenant
+from tests.engine.jobs.model import COST, Meter, Model, Tenant
 
 TENANTS = ("acme", "beta", "corp", "dora")
 
@@ -59,6 +60,7 @@ _other = st.one_of(
     st.tuples(st.sampled_from(["cancel", "revive"]), _tenant, _pick),
     st.tuples(st.just("renew"), st.just("")),
     st.tuples(st.just("policy"), _tenant, _caps, _rates),
+    st.tuples(st.sampled_from(["erase", "roll up"]), _tenant),
 )
 _rare = st.one_of(_pass, _other)
 steps = st.lists(
@@ -90,6 +92,8 @@ class World:
         self.held: list[Claimed] = []
         self.taken: list[Step] = []
         self.made = 0
+        self.usage = JobUsage(jobs.redis)
+        self.rolled: dict[Meter, int] = {}
         for name, policy in zip(TENANTS, policies, strict=True):
             self.model.tenants[name] = Tenant(policy)
         self.ledger = Ledger({name: one.policy.weight for name, one in self.model.tenants.items()})
@@ -97,6 +101,7 @@ class World:
     async def run(self, steps: Sequence[Step]) -> None:
         """Takes every step, looking at the whole queue after each; then at how fair it was."""
         policies = {name: one.policy for name, one in self.model.tenants.items()}
+        await self.usage.keep(counting=True)
         await self.jobs.queue.set_policies(policies)
         with self._noting():
             for step in steps:
@@ -106,6 +111,7 @@ class World:
 
     async def run_filled(self, steps: Sequence[Step]) -> None:
         """Takes every step from full queues on; looks at the whole queue at the end only."""
+        await self.usage.keep(counting=True)
         for name, one in self.model.tenants.items():
             await self.jobs.queue.set_policy(name, one.policy)
             for function in [*COST] * 2:
@@ -134,11 +140,14 @@ class World:
 
     async def _look(self) -> None:
         self.model.compare(await check(self.jobs.queue, self.jobs.now))
+        here = {(one.tenant, one.minute, one.meter): one.value for one in await self.usage.held()}
+        assert self.rolled | here == self.model.usage, "what was counted is not what was done"
 
     async def drain(self) -> None:
         """Lets every job end: nothing is lost, nothing stays."""
         for name, one in self.model.tenants.items():
-            one.policy, one.paused = JobPolicy(weight=one.policy.weight), False
+            policy = JobPolicy(weight=one.policy.weight)
+            one.set(self.jobs.now, policy=policy, paused=False)
             await self.jobs.queue.set_policy(name, one.policy)
             await self.jobs.queue.resume(name)
         while any(job.waits or job.lease for job in self._unfinished()):
@@ -150,6 +159,7 @@ class World:
         assert not state.unfinished()
         lasting = {key for key, ttl in state.ttl.items() if ttl < 0}
         allowed = {("clock",), ("counts",), ("tenants",), ("lanes",), ("wake", "default")}
+        allowed |= {("metered",)}
         assert lasting <= allowed, f"keys that never end: {lasting - allowed}"
 
     def _unfinished(self):
@@ -217,22 +227,24 @@ class World:
         assert ours == (job is not None), "a late word was taken, or one in time refused"
         if job is None:
             return
-        if retry and not job.cancel:
-            job.status, job.run_at = "retrying", self.jobs.now + delay
+        status = how if not retry else "cancelled" if job.cancel else "retrying"
+        self.model.end(claimed.tenant, job, status, self.jobs.now)
+        if status == "retrying":
+            job.run_at = self.jobs.now + delay
             job.attempts -= how == "handed"
-        elif retry or delay or pick % 2:
-            job.status = "cancelled" if retry else how
-        else:
+        elif not (retry or delay or pick % 2):
             del jobs[claimed.job_id]
 
     async def _pass(self, milliseconds):
         self.jobs.pass_time(milliseconds)
 
     async def _pause(self, tenant, _):
-        self.model.tenants[tenant].paused = await self.jobs.queue.pause(tenant)
+        paused = await self.jobs.queue.pause(tenant)
+        self.model.tenants[tenant].set(self.jobs.now, paused=paused)
 
     async def _resume(self, tenant, _):
-        self.model.tenants[tenant].paused = await self.jobs.queue.resume(tenant)
+        paused = await self.jobs.queue.resume(tenant)
+        self.model.tenants[tenant].set(self.jobs.now, paused=paused)
 
     async def _purge(self, tenant, _):
         waiting = self.model.tenants[tenant].waiting().values()
@@ -284,8 +296,21 @@ class World:
 
     async def _policy(self, tenant, concurrency, rates):
         one = self.model.tenants[tenant]
-        one.policy = JobPolicy(weight=one.policy.weight, concurrency=concurrency, rates=rates)
-        await self.jobs.queue.set_policy(tenant, one.policy)
+        policy = JobPolicy(weight=one.policy.weight, concurrency=concurrency, rates=rates)
+        one.set(self.jobs.now, policy=policy)
+        await self.jobs.queue.set_policy(tenant, policy)
+
+    async def _erase(self, tenant):
+        await self.jobs.queue.erase(tenant)
+        self.model.erase(tenant)
+        self.rolled = {meter: value for meter, value in self.rolled.items() if meter[0] != tenant}
+        await self.jobs.queue.set_policy(tenant, self.model.tenants[tenant].policy)
+
+    async def _roll_up(self, _):
+        async for points in self.usage.closed():
+            assert all(point.minute < self.jobs.now // 60_000 for point in points)
+            self.rolled |= {(one.tenant, one.minute, one.meter): one.value for one in points}
+            await self.usage.forget(points)
 
     @staticmethod
     def _one(choices, pick):

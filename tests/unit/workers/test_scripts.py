@@ -52,8 +52,17 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "backlog": (lambda scripts: scripts.backlog(["acme", "beta"]), None),
     "cancel": (lambda s: s.cancel("acme", "1", keep=1, result=b""), b"unknown"),
     "claim": (lambda s: s.claim(1, lease=1, keep=1, costs=b"{}", lanes=["a", "b"]), [-1]),
+    "drop_owed": (lambda scripts: scripts.drop_owed("acme", 9), 0),
+    "erase": (
+        lambda s: s.erase("acme", most=1, stone=1, last=None, jobs=["1", "2"]),
+        [0, b"0"],
+    ),
+    "forget": (
+        lambda s: s.forget([("acme", 1, "jobs.started", 2), ("beta", 1, "jobs.started", 3)]),
+        None,
+    ),
     "enqueue": (lambda scripts: scripts.enqueue([JOB, JOB]), [[b"created", b"1", b"2"]] * 2),
-    "pause": (lambda scripts: scripts.pause("acme", paused=True), None),
+    "pause": (lambda scripts: scripts.pause("acme", paused=True), b"done"),
     "policy": (lambda s: s.policy({"acme": JobPolicy(), "beta": JobPolicy()}), None),
     "purge": (lambda s: s.purge("acme", most=1, keep=1, last=None), [0, b"0"]),
     "release": (lambda scripts: scripts.release([TRY, TRY]), [1, 0]),

@@ -18,6 +18,7 @@
 --- @include "clock"
 --- @include "rate"
 --- @include "tenants"
+--- @include "usage"
 --- @include "finish"
 
 local slots, lease, keep = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -25,24 +26,33 @@ local costs = cjson.decode(ARGV[5])
 local started = {-1}
 local deadline = whole(now + lease)
 
+local function take_back(tenant, job, ended)
+  count_own(tenant, 'expired')
+  local key = job_key(tenant.id, job)
+  local v = redis.call('HMGET', key, 'rank', 'cancel', 'started_at')
+  -- It ran no longer than it was anybody's: later nobody may have looked for hours.
+  if v[3] then meter_time(tenant, 'run_seconds', tonumber(v[3]), ended) end
+  if v[2] then
+    finish(tenant, job, 'cancelled', keep, '', 'cancelled; its worker had died', '', '', true)
+  elseif v[1] then
+    redis.call('HSET', key, 'status', 'retrying', 'run_at', whole(now), 'ran', 1,
+      'error', 'its worker died, or lost its lease')
+    redis.call('HDEL', key, 'owed')
+    redis.call('ZADD', of('ready', tenant.id), v[1], job)
+  end
+end
+
 local function reap()
-  local past = redis.call('ZRANGEBYSCORE', one_of('leases'), '-inf', whole(now), 'LIMIT', 0, 100)
+  local past = redis.call('ZRANGEBYSCORE', one_of('leases'), '-inf', whole(now), 'WITHSCORES',
+    'LIMIT', 0, 100)
   local touched = {}
-  for _, ref in ipairs(past) do
-    local id, job = parts(ref)
+  for at = 1, #past, 2 do
+    local id, job = parts(past[at])
     local tenant = tenant_of(id)
     vacate(tenant, job)
-    touched[tenant] = true
-    count_own(tenant, 'expired')
-    local key = job_key(id, job)
-    local v = redis.call('HMGET', key, 'rank', 'cancel')
-    if v[2] then
-      finish(tenant, job, 'cancelled', keep, '', 'cancelled; its worker had died', '', '', true)
-    elseif v[1] then
-      redis.call('HSET', key, 'status', 'retrying', 'run_at', whole(now), 'ran', 1,
-        'error', 'its worker died, or lost its lease')
-      redis.call('HDEL', key, 'owed')
-      redis.call('ZADD', of('ready', id), v[1], job)
+    if not tenant.gone then
+      touched[tenant] = true
+      take_back(tenant, job, tonumber(past[at + 1]))
     end
   end
   for tenant in pairs(touched) do
@@ -76,6 +86,9 @@ local function start(tenant, tag, job, fence)
   tenant.served = true
   rate_charge(tenant)
   count(tenant, 'claims')
+  meter(tenant, 'started', 1)
+  -- Time in which it was paused or held is not the queue's: a wait begins anew after that.
+  meter_time(tenant, 'wait_seconds', math.max(tonumber(v[3] or '0'), tenant.resumed_at), now)
   local expired = 0
   if v[4] and v[8] ~= '1' then -- what has run before was in time
     local by = tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0')
@@ -125,6 +138,7 @@ for at = 6, #ARGV do
   end
 end
 save(lanes)
+save_usage()
 
 local next_at = nil
 for _, kind in ipairs({'due', 'leases'}) do

@@ -2,10 +2,12 @@
 --
 -- KEYS[1]  the queue
 -- ARGV[1]  now in milliseconds, or ''
--- ARGV[2..] for each job 9: tenant, id, function, payload, priority, delay in ms ('': none), run at
---          in ms ('': at once or by the delay), expires after ms ('': never), tries already had
+-- ARGV[2..] for each job 10: tenant, id, function, payload, priority, delay in ms ('': none), run at
+--          in ms ('': at once or by the delay), expires after ms ('': never), tries already had,
+--          the number of the start of that tenant's job which queues it ('': none does)
 -- returns  for each job {what, queued at, run at}: 'created', 'exists', 'full' (and the cap),
---          'unknown' (no worker has the function, and some worker is known)
+--          'unknown' (no worker has the function, and some worker is known), 'gone' (the tenant was
+--          erased), 'asked' (likewise, and a sidecar shall say whether it is served again)
 --
 -- One step, because of two with the same id only one may be made, and a queue with one place left
 -- takes one job.
@@ -29,12 +31,20 @@ local function function_known(id, name)
   return known[name]
 end
 
+-- A tenant that was erased: what is left of it may queue nothing, whoever has its id by now.
+local function refusal(tenant, fence)
+  if tenant.gone then return ask_for(tenant) end
+  if fence ~= '' and tonumber(fence) <= (erased_at(tenant.id) or -1) then return 'gone' end
+end
+
 local function enqueue(at)
   local id, job, name, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local tenant = tenant_of(id)
+  local refused = refusal(tenant, ARGV[at + 9])
+  if refused then return {refused, '0', '0'} end
   local key = job_key(id, job)
   if redis.call('EXISTS', key) == 1 then return {'exists', '0', '0'} end
   if not function_known(id, name) then return {'unknown', '0', '0'} end
-  local tenant = tenant_of(id)
   if tenant.max_queued then
     tenant.waiting = tenant.waiting or waiting_of(tenant)
     if tenant.waiting >= tenant.max_queued then return {'full', whole(tenant.max_queued), '0'} end
@@ -71,7 +81,7 @@ local function enqueue(at)
 end
 
 local answers = {}
-for at = 2, #ARGV, 9 do answers[#answers + 1] = enqueue(at) end
+for at = 2, #ARGV, 10 do answers[#answers + 1] = enqueue(at) end
 for _, tenant in pairs(tenants) do
   if tenant.queued then
     want_policy(tenant)

@@ -4,6 +4,7 @@
 -- ARGV[1]  now in milliseconds, or ''
 -- ARGV[2]  tenant
 -- ARGV[3]  1: pause, 0: resume
+-- returns  'done', or as enqueue.lua: 'gone', 'asked'
 --- @include "keys"
 --- @include "clock"
 --- @include "rate"
@@ -11,6 +12,7 @@
 --- @include "stop"
 
 local tenant = tenant_of(ARGV[2])
+if tenant.gone then return ARGV[3] == '1' and ask_for(tenant) or 'done' end
 local key = of('tenant', tenant.id)
 local before = tenant.paused or tenant.held ~= nil
 tenant.paused = ARGV[3] == '1'
@@ -24,3 +26,4 @@ end
 note_stop(tenant, before)
 arrange(tenant)
 save()
+return 'done'

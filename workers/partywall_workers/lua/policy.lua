@@ -42,7 +42,26 @@ local function write(id, at)
   end
 end
 
+-- That a tenant is unknown says nothing worth keeping of one that was erased, and whose id shall not
+-- come up again. Any other policy begins its new life.
+local function is_nobodys(id, at)
+  if ARGV[at + 8] ~= 'unknown' or not erased_at(id) then return false end
+  return not tenant_of(id).known or not redis.call('ZSCORE', one_of('busy'), id)
+end
+
+local function forget(id)
+  redis.call('DEL', of('tenant', id))
+  redis.call('ZREM', one_of('ends'), id)
+  for _, kind in ipairs({'tenants', 'wanted'}) do redis.call('SREM', one_of(kind), id) end
+  tenants[id] = nil
+end
+
 for at = 2, #ARGV, 9 do
-  if not unchanged(ARGV[at], at) then write(ARGV[at], at) end
+  local id = ARGV[at]
+  if is_nobodys(id, at) then
+    forget(id)
+  elseif not unchanged(id, at) then
+    write(id, at)
+  end
 end
 save()

@@ -15,7 +15,10 @@
 --- @include "clock"
 --- @include "rate"
 --- @include "tenants"
+--- @include "usage"
 --- @include "finish"
+
+local METERED = {succeeded = 'succeeded', failed = 'failed', dead = 'failed'}
 
 -- What its next try must know, or the first after it is revived.
 local function keep_deeds(key, letters)
@@ -53,11 +56,13 @@ local touched = {}
 local function release(at)
   local id, job = parts(ARGV[at])
   local v = redis.call('HMGET', job_key(id, job), 'status', 'fence', 'attempts', 'rank', 'cancel',
-    'error')
+    'error', 'started_at')
   if v[1] ~= 'running' or v[2] ~= ARGV[at + 1] then return 0 end
   local tenant = tenant_of(id)
+  if tenant.gone then return 0 end
   touched[tenant] = true
   vacate(tenant, job)
+  meter_time(tenant, 'run_seconds', tonumber(v[7]), now)
   local how, keep, delay = ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local letters = string.match(how, '^retry(.*)$')
   if letters and v[5] then how, letters = 'cancelled', nil end
@@ -69,6 +74,7 @@ local function release(at)
   if letters then
     retry(tenant, id, job, v, letters, delay, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8])
   else
+    if METERED[how] then meter(tenant, METERED[how], 1) end
     finish(tenant, job, how, keep, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8],
       v[6])
   end
@@ -82,4 +88,5 @@ for tenant in pairs(touched) do
   offer(tenant)
 end
 save()
+save_usage()
 return answers

@@ -17,6 +17,7 @@ local v = redis.call('HMGET', key, 'status', 'rank')
 if not v[1] then return {'unknown', '0'} end
 if v[1] ~= 'dead' then return {v[1], '0'} end
 local tenant = tenant_of(id)
+if tenant.gone then return {'unknown', '0'} end
 if tenant.max_queued and waiting_of(tenant) >= tenant.max_queued then
   return {'full', whole(tenant.max_queued)}
 end

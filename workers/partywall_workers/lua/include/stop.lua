@@ -6,7 +6,7 @@ local function note_stop(tenant, before)
   if after then
     redis.call('HSET', key, 'stopped_at', whole(now))
   else
-    redis.call('HSET', key, 'stopped_ms', whole(stopped_ms(tenant)))
+    redis.call('HSET', key, 'stopped_ms', whole(stopped_ms(tenant)), 'resumed_at', whole(now))
     redis.call('HDEL', key, 'stopped_at')
   end
 end

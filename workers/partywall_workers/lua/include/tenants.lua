@@ -7,7 +7,8 @@
 local DAY = 86400
 
 local FIELDS = {'policy', 'weight', 'concurrency', 'max_queued', 'rates', 'lane', 'held', 'paused',
-  'finish', 'finish_lane', 'tier', 'features', 'stopped_at', 'stopped_ms', 'claims', 'deferred_at'}
+  'finish', 'finish_lane', 'tier', 'features', 'stopped_at', 'stopped_ms', 'claims', 'deferred_at',
+  'resumed_at'}
 
 local tenants = {}
 local times = {}
@@ -36,6 +37,11 @@ local function read_rates(text)
   return rates
 end
 
+-- The number of the last start before a tenant was erased; nil: it was not, or a day ago.
+local function erased_at(id)
+  return tonumber(redis.call('GET', of('gone', redis.sha1hex(id))) or '')
+end
+
 local function tenant_of(id)
   local tenant = tenants[id]
   if tenant then return tenant end
@@ -57,9 +63,12 @@ local function tenant_of(id)
     stopped_ms = tonumber(v[14] or '0'),
     claims = tonumber(v[15] or '0'),
     deferred_at = tonumber(v[16] or ''), -- of the first job that is deferred
+    resumed_at = tonumber(v[17] or '0'),
     finish_lane = v[10],
     rings = {},
   }
+  -- Erased, and nobody has said since that it is served: nothing of it may come up again.
+  tenant.gone = not tenant.known and erased_at(id) ~= nil
   -- Tags of one lane mean nothing in another.
   if tenant.finish_lane ~= tenant.lane then tenant.finish = 0 end
   tenants[id] = tenant
@@ -106,7 +115,8 @@ end
 
 -- While no sidecar lives to write policies, a tenant without one goes on by the defaults.
 local function may_start(tenant)
-  return not tenant.held and not tenant.paused and (tenant.known or not keeper_until())
+  if tenant.gone or tenant.held or tenant.paused then return false end
+  return tenant.known or not keeper_until()
 end
 
 local function want_policy(tenant)
@@ -114,6 +124,14 @@ local function want_policy(tenant)
     redis.call('LPUSH', one_of('keeper:wake'), 1)
     redis.call('LTRIM', one_of('keeper:wake'), 0, 0)
   end
+end
+
+-- Of a tenant that was erased: a sidecar knows whether somebody has registered it anew, or whether a
+-- tier serves whom nobody registered.
+local function ask_for(tenant)
+  if not keeper_until() then return 'gone' end
+  want_policy(tenant)
+  return 'asked'
 end
 
 -- Learns when the first deferred job of a tenant comes; that is kept beside its policy, so that
@@ -141,7 +159,7 @@ end
 
 -- When it may start one: now (true), at an instant, or nil: somebody arranges it anew.
 local function next_start(tenant)
-  if tenant.held or tenant.paused then return nil end
+  if tenant.gone or tenant.held or tenant.paused then return nil end
   if tenant.concurrency and running_of(tenant) >= tenant.concurrency then return nil end
   local at = has_job(tenant)
   if at and not tenant.known and keeper_until() then
