@@ -6,7 +6,7 @@ given to those goes through `in_tenant_context`.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token, copy_context
 from functools import wraps
 from types import TracebackType
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 _Default = TypeVar("_Default")
 
 _MISSING: Final = object()
-_current: ContextVar["Tenant"] = ContextVar("partywall.tenant")
+_current: ContextVar["Tenant | Running"] = ContextVar("partywall.tenant")
 
 
 class Tenant(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +41,13 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
         return self.id
 
 
+Headers = Sequence[tuple[bytes, bytes]]
+"""A request's, raw, as ASGI has them."""
+
+Running = tuple[Tenant, Headers]
+"""A request's tenant, and what it came with."""
+
+
 @overload
 def current_tenant() -> Tenant: ...
 @overload
@@ -54,9 +61,9 @@ def current_tenant(default: object = _MISSING) -> object:
     Raises:
         NoTenant: none is running here, and no default was given.
     """
-    tenant = _current.get(None)
-    if tenant is not None:
-        return tenant
+    running = _current.get(None)
+    if running is not None:
+        return running[0] if type(running) is tuple else running
     if default is not _MISSING:
         return default
     raise NoTenant(
@@ -66,10 +73,16 @@ def current_tenant(default: object = _MISSING) -> object:
     )
 
 
-enter: Final[Callable[[Tenant], Token[Tenant]]] = _current.set
+def current_headers() -> Headers:
+    """The headers of the request that is running here; none where it is none, or a job."""
+    running = _current.get(None)
+    return running[1] if type(running) is tuple else ()
+
+
+enter: Final[Callable[[Tenant | Running], Token[Tenant | Running]]] = _current.set
 """Makes a tenant the current one until `leave` is called with the answer, in this context."""
 
-leave: Final[Callable[[Token[Tenant]], None]] = _current.reset
+leave: Final[Callable[[Token[Tenant | Running]], None]] = _current.reset
 """Makes current again what was before the `enter` that gave the token."""
 
 
@@ -86,7 +99,7 @@ class running_as:  # noqa: N801 - used as `with running_as(tenant):`, as context
         self._tenant = tenant
 
     def __enter__(self) -> Tenant:
-        self._token = enter(self._tenant)
+        self._token = enter((self._tenant, current_headers()))  # it may be a part of a request
         return self._tenant
 
     def __exit__(

@@ -174,7 +174,7 @@ class PartywallMiddleware:
         governed = inner[SCOPE_KEY] = Governed(
             self._client, answer, self._headers, self._enforce, send
         )
-        token = enter(answer.tenant)
+        token = enter((answer.tenant, inner["headers"]))
         began = perf_counter_ns()
         try:
             await self.app(inner, receive, governed.send)
