@@ -15,6 +15,7 @@ from benchmarks import (
     middleware,
     quotas,
     report,
+    rollup,
     setup,
 )
 
@@ -28,6 +29,7 @@ MEASUREMENTS = {
     "metering": metering,
     "middleware": middleware,
     "quotas": quotas,
+    "rollup": rollup,
 }
 
 

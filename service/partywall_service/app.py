@@ -27,6 +27,7 @@ from partywall_service.jobs.kept import KeptPolicies
 from partywall_service.jobs.metrics import JobMetrics
 from partywall_service.ledger import Ledger, create_ledger_engine
 from partywall_service.maintenance.mark import Mark
+from partywall_service.maintenance.rolling import open_roller, roll_up_where_nobody_does
 from partywall_service.metrics import Metrics
 from partywall_service.permits import Permits
 from partywall_service.policy.holder import PolicyHolder
@@ -44,6 +45,7 @@ from partywall_service.tenants.redis_keys import TenantKeys
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
 from partywall_service.usage.adding import Adder
 from partywall_service.usage.kept import KeptCounts
+from partywall_service.usage.metrics import RollUpMetrics
 from partywall_service.usage.reported import Reported
 from partywall_service.usage.store import UsageStore
 
@@ -150,6 +152,12 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         stack.push_async_callback(stop_in_background, task)
         metrics.sources.append(JobMetrics(jobs))
 
+    queued = jobs.redis if can_queue(jobs_url) else None
+    roller = await stack.enter_async_context(
+        open_roller(ledger_engine, settings, settings.redis_url, queued)
+    )
+    metrics.sources.append(RollUpMetrics(UsageStore(ledger_engine)))
+
     maintained = Mark(jobs.redis, jobs.name)
     upkeep = PolicyUpkeep(settings.config, policy, ledger, metrics, keeper)
     for task in (
@@ -161,6 +169,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         ),
         run_in_background("policy watch", upkeep.watch),
         run_in_background("quota sweep", lambda: sweep(quota_store, maintained.is_there)),
+        run_in_background("usage roll-up", lambda: roll_up_where_nobody_does(roller)),
         run_in_background("tier check", upkeep.check_tiers, once=True),
     ):
         stack.push_async_callback(stop_in_background, task)

@@ -98,8 +98,9 @@ def _maintain(told: "Settings", options: dict[str, Any]) -> None:
 
     options["redis_url"] = _redis_url(told)
     options["queue_name"] = queue_name(told.key_prefix)
+    limits_url = _limits_url(told)
     database_url = _database_url(told)
-    command.run(lambda: maintenance_worker(database_url, **options))
+    command.run(lambda: maintenance_worker(told, database_url, limits_url, **options))
 
 
 def _redis_url(told: "Settings") -> str:
@@ -115,6 +116,22 @@ def _redis_url(told: "Settings") -> str:
         return _embedded_redis_url(told)
     if not can_queue(url):
         raise CliError(NO_CLUSTER)
+    return url
+
+
+def _limits_url(told: "Settings") -> str:
+    """Where decisions are counted.
+
+    Raises:
+        CliError: it cannot be read, or is an embedded one that does not run.
+    """
+    from partywall_service.engine.connect import RedisUrlError, connect
+
+    url = told.redis_url or _embedded_redis_url(told)
+    try:
+        connect(url)
+    except RedisUrlError as exc:
+        raise CliError(f"PARTYWALL_REDIS_URL: {exc}") from exc
     return url
 
 

@@ -1,6 +1,7 @@
 """The worker that runs the maintenance jobs, and nothing else."""
 
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 from arq.cron import cron
@@ -8,15 +9,18 @@ from arq.cron import cron
 from partywall_service.ledger.engine import create_ledger_engine
 from partywall_service.maintenance.jobs import MARK, SWEEPER, expire_reservations, forget_answers
 from partywall_service.maintenance.mark import Mark
+from partywall_service.maintenance.rolling import ROLLER, SECONDS, open_roller, roll_up_usage
+from partywall_service.maintenance.rolling import TIMEOUT as ROLL_UP_TIMEOUT
 from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.sweep import FORGET_EVERY, Sweeper
+from partywall_service.settings import Settings
 from partywall_workers.command import worker_of
 from partywall_workers.policy import SYSTEM_LANE, SYSTEM_TENANT
 from partywall_workers.settings import FairWorkerSettings
 from partywall_workers.worker import FairWorker
 
 TIMEOUT = 30
-"""Seconds a job may take; each is some short statements."""
+"""Seconds a job may take; each is some short statements, but for the roll-up."""
 
 MOST_AT_ONCE = 4
 """Jobs at once: what one of them waits for, the next would only wait for, too."""
@@ -30,16 +34,24 @@ class MaintenanceSettings(FairWorkerSettings):
     cron_jobs = (
         cron(expire_reservations, name="expire_reservations", second=set(range(60))),
         cron(forget_answers, name="forget_answers", second=set(range(0, 60, FORGET_EVERY))),
+        cron(roll_up_usage, name="roll_up_usage", second=set(SECONDS), timeout=ROLL_UP_TIMEOUT),
     )
     job_timeout = TIMEOUT
     max_jobs = MOST_AT_ONCE
 
 
-def maintenance_worker(database_url: str, **options: Any) -> FairWorker:  # noqa: ANN401 - its own
+def maintenance_worker(
+    settings: Settings,
+    database_url: str,
+    limits_url: str,
+    **options: Any,  # noqa: ANN401 - FairWorker's own
+) -> FairWorker:
     """A worker that keeps one installation's database in order.
 
     Args:
+        settings: of the installation.
         database_url: PostgreSQL, migrated.
+        limits_url: the Redis where decisions are counted.
         options: further arguments of `FairWorker`.
 
     Raises:
@@ -48,12 +60,20 @@ def maintenance_worker(database_url: str, **options: Any) -> FairWorker:  # noqa
     # Each job says that it starts and ends, and there is one a second.
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
     engine = create_ledger_engine(database_url)
+    stack = AsyncExitStack()
+    stack.push_async_callback(engine.dispose)
 
-    async def open_store(ctx: dict[str, Any]) -> None:
+    async def open_stores(ctx: dict[str, Any]) -> None:
+        redis = ctx["redis"]
         ctx[SWEEPER] = Sweeper(QuotaStore(engine))
-        ctx[MARK] = Mark(ctx["redis"], ctx["redis"].default_queue_name)
+        ctx[MARK] = Mark(redis, redis.default_queue_name)
+        ctx[ROLLER] = await stack.enter_async_context(
+            open_roller(engine, settings, limits_url, redis)
+        )
 
-    async def close_store(_ctx: dict[str, Any]) -> None:
-        await engine.dispose()
+    async def close_stores(_ctx: dict[str, Any]) -> None:
+        await stack.aclose()
 
-    return worker_of(MaintenanceSettings, on_startup=open_store, on_shutdown=close_store, **options)
+    return worker_of(
+        MaintenanceSettings, on_startup=open_stores, on_shutdown=close_stores, **options
+    )

@@ -4,15 +4,17 @@ Where it is interrupted, whatever it had not done is done by the next one, and w
 comes out the same again.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
 from partywall_service.engine.base import StoreError
 from partywall_service.ledger.errors import LedgerUnavailable
-from partywall_service.usage.source import Source
+from partywall_service.usage.source import Point, Source
 from partywall_service.usage.store import UsageStore
 
 EVERY = 30
@@ -112,12 +114,34 @@ class RollUp:
         return moved
 
     async def _move(self, source: Source) -> int:
+        """Moves what one source has; while PostgreSQL writes, Redis reads on and removes."""
         moved = 0
-        async for points in source.closed():
-            await self._store.upsert(points)
-            await source.forget(points)
-            moved += len(points)
+        batches = source.closed()
+        written, points = None, await anext(batches, None)
+        while points or written:
+            steps = [_next(batches)]
+            if points:
+                steps.append(self._store.upsert(points))
+            if written:
+                steps.append(source.forget(written))
+            following, *_ = await _together(steps)
+            moved += len(points or ())
+            written, points = points, following
         return moved
+
+
+async def _next(batches: AsyncIterator[list[Point]]) -> list[Point] | None:
+    return await anext(batches, None)
+
+
+async def _together(steps: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """What each of these answers, done at once; none of them outlives a failure of another."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(step) for step in steps]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 class Roller:

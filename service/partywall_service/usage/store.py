@@ -77,8 +77,9 @@ class UsageStore(Store):
         Args:
             points: of minutes that are over, each with all that was counted in it.
         """
-        async with self._changing() as connection:
-            await writing.write(connection, points)
+        if points:
+            async with self._changing() as connection:
+                await writing.write(connection, points)
 
     async def aggregate(self, now: datetime) -> int:
         """Sums up hours and then days that are over and changed since they were summed up.
