@@ -1,6 +1,7 @@
 """create_app(): the only place where parts are wired."""
 
 import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from uuid import uuid4
@@ -34,18 +35,19 @@ from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.loader import load_policy
 from partywall_service.quotas.commits import GroupCommit
 from partywall_service.quotas.gate import RedisGate
+from partywall_service.quotas.overview import QuotaOverview
 from partywall_service.quotas.service import Quotas
 from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.sweep import sweep
 from partywall_service.quotas.volatile import VolatileQuotas
 from partywall_service.settings import Settings
-from partywall_service.tenants.erasure import Erasure
-from partywall_service.tenants.jobs import TenantJobs
-from partywall_service.tenants.redis_keys import TenantKeys
+from partywall_service.tenants.connect import whole_tenants
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
 from partywall_service.usage.adding import Adder
+from partywall_service.usage.connect import usage_of, usage_sources
 from partywall_service.usage.kept import KeptCounts
 from partywall_service.usage.metrics import RollUpMetrics
+from partywall_service.usage.outages import OutageWatch
 from partywall_service.usage.reported import Reported
 from partywall_service.usage.store import UsageStore
 
@@ -75,8 +77,9 @@ def create_app(settings: Settings) -> HotEndpoints:
             gc.set_threshold(*_COLLECT_AFTER)
             yield
 
-    api = create_api(lifespan=lifespan, hot_routes=HOT_ROUTES)
-    hot = HotEndpoints(api)
+    log_all = settings.log_requests
+    api = create_api(lifespan=lifespan, hot_routes=HOT_ROUTES, log_all=log_all)
+    hot = HotEndpoints(api, log_all=log_all)
     return hot
 
 
@@ -127,12 +130,14 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     permits = Permits(directory, batcher, local, policy, presence, metrics.decisions)
 
     quota_store = QuotaStore(ledger_engine)
+    volatile = VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline)
+    volatile = VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline)
     quotas = Quotas(
         directory,
         policy,
         quota_store,
         GroupCommit(quota_store),
-        VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline),
+        volatile,
         RedisGate(client, prefix=settings.key_prefix, deadline=deadline),
         metrics.quotas,
     )
@@ -174,11 +179,38 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
     ):
         stack.push_async_callback(stop_in_background, task)
     hot.open(HotParts(admission, permits, authenticator, policy, quotas, reported))
-    erasure = Erasure(
+    usage = usage_of(
+        ledger_engine,
+        usage_sources(client, settings.key_prefix, queued),
+        policy,
         ledger,
-        UsageStore.erase,
-        TenantKeys(client, prefix=settings.key_prefix),
-        TenantJobs(jobs),
-        directory,
+        quotas,
+        QuotaOverview(ledger_engine, policy, volatile),
     )
-    return Parts(policy, ledger, authenticator, directory, breaker, metrics, quotas, jobs, erasure)
+    outages = OutageWatch(
+        usage.notices, lambda: breaker.closed, f"{socket.gethostname()}:{settings.port}"
+    )
+    task = run_in_background("outage notices", outages.run)
+    stack.push_async_callback(stop_in_background, task)
+    erasure, export = whole_tenants(
+        ledger_engine,
+        ledger,
+        directory,
+        client,
+        jobs,
+        usage.sources,
+        prefix=settings.key_prefix,
+    )
+    return Parts(
+        policy,
+        ledger,
+        authenticator,
+        directory,
+        breaker,
+        metrics,
+        quotas,
+        jobs,
+        erasure,
+        export,
+        usage,
+    )

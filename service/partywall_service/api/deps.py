@@ -16,6 +16,8 @@ from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.quotas.service import Quotas
 from partywall_service.tenants.erasure import Erasure
+from partywall_service.tenants.export import Export
+from partywall_service.usage.connect import Usage
 from partywall_workers.queue import FairQueue
 
 
@@ -33,6 +35,8 @@ class Parts:
         quotas: everybody's quotas.
         jobs: everybody's jobs.
         erasure: removes all that is kept of a tenant.
+        export: tells all that is kept of a tenant.
+        usage: what tenants did.
     """
 
     policy: PolicyHolder
@@ -44,6 +48,8 @@ class Parts:
     quotas: Quotas
     jobs: FairQueue
     erasure: Erasure
+    export: Export
+    usage: Usage
 
 
 def parts_of(request: Request) -> Parts:

@@ -1,5 +1,6 @@
 """A tenant's jobs, where there is a queue."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from partywall_service.jobs.connect import NoServer, clear
@@ -27,6 +28,12 @@ class TenantJobs:
             return 0
         async with answering_within(DEADLINE):
             return int(await self._commands.zcard(self._queue.redis.names.of("all", tenant)))
+
+    async def told(self, tenant: str) -> AsyncIterator[dict[str, Any]]:
+        """All that the queue keeps of the tenant, but for counts of usage."""
+        if not isinstance(self._queue.redis.connection_pool, NoServer):
+            async for row in self._queue.export(tenant):
+                yield row
 
     async def erase(self, tenant: str) -> None:
         """Removes them, and all else that the queue knows of the tenant."""

@@ -4,7 +4,7 @@ Their names are not known beforehand, as those of limits that the policy once ha
 they are looked for among all keys, some at a time: a second for each few million.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -18,6 +18,17 @@ LOOKED_AT = 2000
 
 DEADLINE = 2.0
 """Seconds for one call. Nobody's check waits for it, and a busy server must not look like none."""
+
+
+Row = dict[str, Any]
+Value = str | dict[str, str]
+
+_COMMANDS: Mapping[bytes, Callable[[bytes], tuple[Any, ...]]] = {
+    b"string": lambda name: ("GET", name),
+    b"hash": lambda name: ("HGETALL", name),
+    b"zset": lambda name: ("ZRANGE", name, 0, -1, "WITHSCORES"),
+}
+"""How a key is read whole, by its type; there are no others."""
 
 
 class TenantKeys:
@@ -48,6 +59,44 @@ class TenantKeys:
                 removed += int(await self._client.unlink(*names))
         return removed
 
+    async def told(self, tenant: str) -> AsyncIterator[list[Row]]:
+        """What they hold, as JSON carries it; counts of usage are not told here.
+
+        Yields:
+            Windows, leases, quotas that live here, and of any other key its name after the
+            tenant's, its type and its value; some at a time.
+        """
+        start = f"{of_tenant(self._prefix, tenant)}:".encode()
+        async for names in self._found(tenant):
+            async with answering_within(DEADLINE):
+                held = await self._read(names)
+            yield [
+                row
+                for name, value, life in held
+                for row in _rows(name.removeprefix(start).decode(), value, life)
+            ]
+
+    async def _read(self, names: Sequence[bytes]) -> list[tuple[bytes, Value, int]]:
+        """Of those that are still there: name, value, and milliseconds until it ends."""
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.type(name)
+            pipeline.pttl(name)
+        answers = await pipeline.execute()
+        pipeline = self._client.pipeline(transaction=False)
+        there = []
+        for name, kind, life in zip(names, answers[::2], answers[1::2], strict=True):
+            command = _COMMANDS.get(kind)
+            if command is not None:
+                pipeline.execute_command(*command(name))
+                there.append((name, kind, life))
+        values = await pipeline.execute()
+        return [
+            (name, _value(kind, value), life)
+            for (name, kind, life), value in zip(there, values, strict=True)
+            if value
+        ]
+
     async def _found(self, tenant: str) -> AsyncIterator[list[bytes]]:
         """The names of its keys, some at a time, perhaps one of them twice."""
         # Neither ids nor prefixes have characters that a pattern would take for others.
@@ -77,3 +126,36 @@ class TenantKeys:
                 cursor, names = await self._client.scan(cursor, match=pattern, count=LOOKED_AT)
             cursor = cursor or None
             yield names
+
+
+def _value(kind: bytes, answer: Any) -> Value:  # noqa: ANN401 - of three shapes
+    if kind == b"string":
+        return str(answer.decode())
+    if isinstance(answer, Mapping):  # redis-py's own reading of HGETALL
+        return {field.decode(): value.decode() for field, value in answer.items()}
+    pairs = answer if kind == b"zset" else zip(answer[::2], answer[1::2], strict=True)
+    return {field.decode(): _text(value) for field, value in pairs}
+
+
+def _text(value: bytes | float) -> str:
+    return value.decode() if isinstance(value, bytes) else f"{value:.0f}"
+
+
+def _rows(name: str, value: Value, life: int) -> list[Row]:
+    """What is told of one key, by its name after the tenant's."""
+    match name.split(":"):
+        case ["usage"]:
+            return []
+        case ["window", limit, seconds]:
+            row: Row = {"kind": "window", "limit": limit, "window": int(seconds)}
+        case ["lease", limit, lease]:
+            row = {"kind": "lease", "limit": limit, "lease": lease}
+        case ["quota", "levels"] if isinstance(value, dict):
+            return [
+                {"kind": "quota", "durable": False, "resource": resource}
+                | dict(zip(("used", "reserved", "version"), map(int, level.split()), strict=False))
+                for resource, level in sorted(value.items())
+            ]
+        case _:
+            row = {"kind": "redis", "key": name}
+    return [row | {"value": value, "expires_in": life / 1000 if life >= 0 else None}]
