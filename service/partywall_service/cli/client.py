@@ -5,7 +5,7 @@ Source: docs/contract.md section 4; RFC 9457 for problems.
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -172,6 +172,19 @@ class Sidecar:
                 headers={"Content-Type": "application/json"},
             )
 
+    @contextmanager
+    def lines(self, *path: str) -> Iterator[Iterator[bytes]]:
+        """The lines of a long answer, as they come; they may end before all of them are there.
+
+        Raises:
+            CliError: there is no such answer, or the connection failed in its middle.
+        """
+        with self._telling(), self._http.stream("GET", _path_of(*path)) as response:
+            if not response.is_success:
+                response.read()
+            self.checked(response)
+            yield _lines(response.iter_bytes())
+
     def text(self, answer: Mapping[str, Any], field: str) -> str:
         """A field of an answer that the command cannot do without.
 
@@ -283,6 +296,16 @@ class Sidecar:
 
     def _no_sidecar(self) -> CliError:
         return CliError(f"{self.url} answered something else than a Partywall sidecar")
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Without their ends; httpx would also break them within a text, at what Unicode calls one."""
+    rest = b""
+    for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _path_of(*path: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from partywall_service.cli import tenants_import
+from partywall_service.cli import tenants_export, tenants_import
 from partywall_service.cli.errors import CliError, UsageError
 from partywall_service.cli.options import (
     Format,
@@ -20,7 +20,7 @@ from partywall_service.cli.options import (
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Tenants: register, change, read, import, delete.",
+    help="Tenants: register, change, read, import, export, erase.",
     epilog=example("partywall tenants set acme --tier pro", "partywall tenants list --tier free"),
 )
 
@@ -114,6 +114,7 @@ def set_tenant(
 
 
 app.command("import", epilog=tenants_import.EPILOG)(tenants_import.import_tenants)
+app.command("export", epilog=tenants_export.EPILOG)(tenants_export.export_tenant)
 
 
 @app.command("delete", epilog=example("partywall tenants delete acme --yes"))
@@ -122,11 +123,14 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     url: UrlOption = None,
 ) -> None:
-    """Delete a tenant with its domains, overrides and tokens. No error if there is none."""
+    """Erase everything that is kept about a tenant, but for one audit line.
+
+    It takes a second. No error if there is none.
+    """
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("expected --yes, as there is no terminal to ask on")
-        typer.confirm(f"Delete {tenant} and everything kept about it?", abort=True, err=True)
+        typer.confirm(f"Erase {tenant} and everything kept about it?", abort=True, err=True)
     with sidecar(url) as api:
         api.delete("tenants", tenant)
     typer.echo(f"{tenant} is gone", err=True)

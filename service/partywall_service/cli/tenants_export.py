@@ -1,0 +1,79 @@
+"""`partywall tenants export`: everything that is kept about a tenant, as JSON lines."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from partywall_service.cli.errors import CliError
+from partywall_service.cli.options import TenantArgument, UrlOption, example, sidecar
+
+EPILOG = example(
+    "partywall tenants export acme --output acme.ndjson",
+    "partywall tenants export acme | jq 'select(.kind == \"ledger\")'",
+)
+
+
+def export_tenant(
+    tenant: TenantArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to; else standard output.", dir_okay=False
+        ),
+    ] = None,
+    url: UrlOption = None,
+) -> None:
+    """Print everything that is kept about a tenant, one JSON object to a line.
+
+    A file is there once it is whole, for its owner to read.
+    """
+    with sidecar(url) as api, api.lines("tenants", tenant, "export") as lines:
+        if output is None:
+            _write(lines, sys.stdout.buffer)
+            return
+        with _whole(output) as file:
+            count = _write(lines, file)
+    typer.echo(f"{count:,} lines about {tenant} are in {output}", err=True)
+
+
+def _write(lines: Iterator[bytes], to: BinaryIO) -> int:
+    """Writes them, and says how many.
+
+    Raises:
+        CliError: the last one does not say that it is.
+    """
+    count, last = 0, b"{}"
+    for line in lines:
+        to.write(line + b"\n")
+        count, last = count + 1, line
+    to.flush()
+    with suppress(ValueError):
+        if json.loads(last).get("kind") == "end":
+            return count
+    raise CliError(f"the sidecar ended the export after {count:,} lines, before its end; try again")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that has this name once the block has ended well.
+
+    Raises:
+        CliError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as exc:
+        raise CliError(f"cannot write {path}: {exc.strerror or exc}") from exc
