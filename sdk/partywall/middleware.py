@@ -191,10 +191,11 @@ class PartywallMiddleware:
         finally:
             if kind == "http":
                 tally.in_flight += perf_counter_ns() - began
-                if 200 <= governed.status < 300:  # mostly, and then without a call
+                status = governed.status
+                if 200 <= status < 300:  # mostly, and then without a call
                     tally.answered_2xx += 1
                 else:
-                    tally.answered(governed.status)
+                    tally.answered(status)
                 if not tally.noted:
                     permits.usage.note(tally)
             leave(token)
