@@ -23,7 +23,7 @@ LONGEST = timedelta(hours=24)
 STALE = timedelta(minutes=2)
 """Age above which a snapshot tells nothing: they are written every quarter of a minute."""
 
-_DEAR = 0.05
+_DEAR = 0.25
 """Seconds of work above which an answer is given again for a while."""
 
 _AGAIN = 5
@@ -101,6 +101,7 @@ class Neighbours:
         sources: where counts wait for it.
         policy: the tiers, for their weights.
         now: the wall clock; it decides where the window begins.
+        clock: seconds that only go forward, to tell what an answer costs.
     """
 
     def __init__(
@@ -110,13 +111,14 @@ class Neighbours:
         policy: Holder,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._sources = tuple(sources)
         self._policy = policy
         self._now = now
-        self._judged: _Shared[int, list[Neighbour]] = _Shared(self._judge, _AGAIN)
-        self._usual: _Shared[int, dict[str, Pace]] = _Shared(store.usual, _USUAL_AGAIN)
+        self._judged: _Shared[int, list[Neighbour]] = _Shared(self._judge, _AGAIN, clock)
+        self._usual: _Shared[int, dict[str, Pace]] = _Shared(store.usual, _USUAL_AGAIN, clock)
 
     async def judge(self, window: timedelta = HOUR) -> list[Neighbour]:
         """Everyone active in the window, the minute that runs included; the largest share first.
@@ -168,25 +170,32 @@ class _Shared(Generic[Question, Answer]):
     Args:
         ask: makes an answer.
         again: times its cost for which a dear one is given again.
+        clock: seconds.
     """
 
-    def __init__(self, ask: Callable[[Question], Awaitable[Answer]], again: float) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Question], Awaitable[Answer]],
+        again: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._ask = ask
+        self._clock = clock
         self._again = again
         self._places: OrderedDict[Question, _Place[Answer]] = OrderedDict()
 
     async def get(self, question: Question) -> Answer:
         """The answer, which was begun after this was called unless it is dear."""
-        asked = time.monotonic()
+        asked = self._clock()
         place = self._places.setdefault(question, _Place())
         self._places.move_to_end(question)
         while len(self._places) > _MOST:
             self._places.popitem(last=False)
         async with place.lock:
             if place.answer is None or place.begun < asked - place.lasts:
-                begun = time.monotonic()
+                begun = self._clock()
                 place.answer = await self._ask(question)
-                place.begun, cost = begun, time.monotonic() - begun
+                place.begun, cost = begun, self._clock() - begun
                 place.lasts = min(self._again * cost, _LONGEST_AGAIN) if cost >= _DEAR else 0.0
             return place.answer
 

@@ -29,8 +29,13 @@ class Street:
         self.now = after(minutes=30)
         self.counts = Counts()
         self.usage = UsageStore(engine)
+        self.seconds = 0.0
         self.neighbours = Neighbours(
-            NeighbourStore(engine), [self.counts], PolicyHolder(policy), now=lambda: self.now
+            NeighbourStore(engine),
+            [self.counts],
+            PolicyHolder(policy),
+            now=lambda: self.now,
+            clock=lambda: self.seconds,
         )
 
     def hold(self, *points: Point) -> None:
@@ -165,23 +170,48 @@ async def test_what_was_denied_without_the_store_was_refused_for_want_of_capacit
     assert "60 of its requests were refused for want of capacity" in found.reason
 
 
-async def test_all_who_ask_at_once_are_answered_together(street: Street) -> None:
-    asked = 0
-    held = street.counts.held
+class Counting:
+    """Counts how often a source is asked, each time for so many seconds."""
 
-    async def counting(tenants: Sequence[str] | None = None) -> list[Point]:
-        nonlocal asked
-        asked += 1
+    def __init__(self, street: Street, monkeypatch: pytest.MonkeyPatch, *, cost: float) -> None:
+        self.asked = 0
+        self._street = street
+        self._cost = cost
+        self._held = street.counts.held
+        monkeypatch.setattr(street.counts, "held", self.held)
+
+    async def held(self, tenants: Sequence[str] | None = None) -> list[Point]:
+        self.asked += 1
         await asyncio.sleep(0)
-        return await held(tenants)
+        self._street.seconds += self._cost
+        return await self._held(tenants)
 
-    street.counts.held = counting  # type: ignore[method-assign] # it counts how often it is asked
+
+async def test_all_who_ask_at_once_are_answered_together(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(street, monkeypatch, cost=0.01)
     street.hold(point(street.now, 1))
     answers = await asyncio.gather(*(street.neighbours.judge() for _ in range(50)))
     assert all(answer == answers[0] for answer in answers)
-    assert asked <= 2  # whoever came after the first began shares the next
+    assert counting.asked <= 2  # whoever came after the first began shares the next
+    street.seconds += 0.01
     street.hold(point(street.now, 2))
     assert (await street.judged())["acme"].requests == 2
+
+
+async def test_a_dear_answer_is_given_again_for_a_while(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(street, monkeypatch, cost=1)
+    street.hold(point(street.now, 1))
+    await street.judged()
+    street.hold(point(street.now, 2))
+    street.seconds += 3
+    assert (await street.judged())["acme"].requests == 1
+    street.seconds += 3
+    assert (await street.judged())["acme"].requests == 2
+    assert counting.asked == 2
 
 
 @pytest.mark.parametrize("window", [timedelta(0), timedelta(seconds=90), timedelta(hours=25)])
