@@ -1,7 +1,7 @@
 """The jobs that say who is noisy and who suffers, and send what is to be told."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from partywall_service.settings import Settings
 from partywall_service.usage.judging import Judge
 from partywall_service.usage.neighbours import Neighbours
 from partywall_service.usage.notices import NoticeStore
+from partywall_service.usage.pulse import PulseStore, count
 from partywall_service.usage.webhooks import NotDelivered, Webhooks, webhook_client
 from partywall_workers import job
 from partywall_workers.errors import QueueUnavailable
@@ -47,12 +48,20 @@ class Judging:
 
     Args:
         judge: writes verdicts, and notices of what is new in them.
-        notices: where those are.
+        beat: counts how much is decided, and writes it.
+        notices: where notices are.
         webhooks: where they go; None: they are kept for whoever looks.
     """
 
-    def __init__(self, judge: Judge, notices: NoticeStore, webhooks: Webhooks | None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        beat: Callable[[], Awaitable[None]],
+        notices: NoticeStore,
+        webhooks: Webhooks | None,
+    ) -> None:
         self._judge = judge
+        self._beat = beat
         self._notices = notices
         self._webhooks = webhooks
         self._failing = False
@@ -66,6 +75,7 @@ class Judging:
         """
         try:
             await self._judge.run()
+            await self._beat()
             if self._webhooks is not None:
                 for notice in await self._notices.due():
                     await redis.enqueue_job(
@@ -123,9 +133,14 @@ async def open_judging(
     """
     notices = NoticeStore(engine)
     judge = Judge(engine, neighbours)
+    pulses = PulseStore(engine)
+
+    async def beat() -> None:
+        await pulses.write(await count(neighbours))
+
     if not settings.webhook_urls or settings.webhook_secret is None:
-        yield Judging(judge, notices, None)
+        yield Judging(judge, beat, notices, None)
         return
     async with webhook_client() as http:
         webhooks = Webhooks(notices, settings.webhook_urls, settings.webhook_secret, http)
-        yield Judging(judge, notices, webhooks)
+        yield Judging(judge, beat, notices, webhooks)

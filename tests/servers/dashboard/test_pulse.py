@@ -5,7 +5,13 @@ from types import SimpleNamespace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from partywall_service.maintenance.judging import open_judging
+from partywall_service.policy.holder import PolicyHolder
+from partywall_service.settings import Settings
+from partywall_service.usage.neighbours import Neighbours, NeighbourStore
 from partywall_service.usage.pulse import WINDOW, Pulse, PulseStore, count
+from partywall_workers.queue import FairQueue
+from tests.support.api import policy
 
 
 async def test_the_last_pulse_is_kept(ledger_engine: AsyncEngine) -> None:
@@ -32,3 +38,16 @@ async def test_it_is_what_all_tenants_asked_lately() -> None:
     assert pulse.denied_share == 0.3
     assert WINDOW.total_seconds() - 60 <= pulse.seconds <= WINDOW.total_seconds()
     assert pulse.rate == 1000 / pulse.seconds
+
+
+async def test_maintenance_counts_it_beside_the_judgement(
+    ledger_engine: AsyncEngine, jobs_queue: FairQueue
+) -> None:
+    store = PulseStore(ledger_engine)
+    before = datetime.now(UTC)
+    neighbours = Neighbours(NeighbourStore(ledger_engine), (), PolicyHolder(policy()))
+    async with open_judging(ledger_engine, neighbours, Settings()) as judging:
+        await judging.run(jobs_queue.redis)
+    pulse = await store.read()
+    assert pulse is not None
+    assert pulse.at > before
