@@ -13,6 +13,7 @@ from partywall_service.api import (
     errors,
     health,
     jobs,
+    neighbours,
     openapi,
     overrides,
     quotas,
@@ -66,7 +67,7 @@ def create_api(
     errors.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(errors.Guard)  # added last, so outermost
-    for module in (tenants_import, tenants, overrides, quotas, jobs, tokens, audit, health):
+    for module in (tenants_import, tenants, overrides, quotas, jobs, neighbours, tokens, audit, health):
         api.include_router(module.router)
     return api
 
