@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy import func, select
@@ -39,6 +40,9 @@ _LONGEST_AGAIN = 60.0
 _MOST = 8
 """Windows whose answers are kept for that."""
 
+MOST_TOLD = 100_000
+"""Of each verdict, where a reader names no number: all there are."""
+
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -55,23 +59,37 @@ class Holder(Protocol):
 class NeighbourStore(ActivityStore):
     """The statements of `Neighbours`."""
 
-    async def snapshot(self) -> list[Neighbour]:
+    async def snapshot(self, most: int) -> list[Neighbour]:
         """As the maintenance jobs wrote it last, the largest share first; none when long ago.
+
+        Args:
+            most: of each verdict.
 
         Raises:
             LedgerUnavailable: PostgreSQL did not answer.
         """
         c = neighbours.c
-        recent = c.computed_at > func.now() - STALE
+        largest = (c.share.desc(), c.requests.desc(), c.tenant)
+        written = (
+            select(
+                neighbours,
+                func.row_number().over(partition_by=c.verdict, order_by=largest).label("place"),
+                *(
+                    func.sum(c[name]).over().label(f"all_{name}")
+                    for name in ("requests", "in_flight_us", "job_run_us")
+                ),
+            )
+            .where(c.computed_at > func.now() - STALE)
+            .subquery()
+        )
+        w = written.c
         query = (
-            select(neighbours).where(recent).order_by(c.share.desc(), c.requests.desc(), c.tenant)
+            select(written)
+            .where(w.place <= most)
+            .order_by(w.share.desc(), w.requests.desc(), w.tenant)
         )
         async with self._reading() as connection:
             rows = (await connection.execute(query)).all()
-        totals = [
-            sum(getattr(row, name) for row in rows) or 1
-            for name in ("requests", "in_flight_us", "job_run_us")
-        ]
         return [
             Neighbour(
                 tenant=row.tenant,
@@ -85,9 +103,9 @@ class NeighbourStore(ActivityStore):
                 resource=row.resource,
                 verdict=row.verdict,
                 reason=row.reason,
-                requests_share=row.requests / totals[0],
-                in_flight_share=row.in_flight_us / totals[1],
-                jobs_share=row.job_run_us / totals[2],
+                requests_share=_share(row.requests, row.all_requests),
+                in_flight_share=_share(row.in_flight_us, row.all_in_flight_us),
+                jobs_share=_share(row.job_run_us, row.all_job_run_us),
             )
             for row in rows
         ]
@@ -139,16 +157,19 @@ class Neighbours:
             raise ValueError(f"expected whole minutes, up to {LONGEST}; got {window}")
         return await self._judged.get(minutes)
 
-    async def snapshot(self) -> list[Neighbour]:
+    async def snapshot(self, *, most: int = MOST_TOLD) -> list[Neighbour]:
         """As the maintenance jobs wrote it last, of the last hour; the largest share first.
 
-        It has everyone who is noisy or a victim, and who took most of what is shared. It is empty
+        It has those who are noisy, victims, and who else took most of what is shared. It is empty
         where no maintenance job ran for `STALE`.
+
+        Args:
+            most: of each of the three.
 
         Raises:
             LedgerUnavailable: PostgreSQL did not answer.
         """
-        return await self._store.snapshot()
+        return await self._store.snapshot(most)
 
     async def _judge(self, minutes: int) -> list[Neighbour]:
         # Redis before PostgreSQL: what the roll-up moves meanwhile is then in both, not in none.
@@ -217,6 +238,10 @@ class _Place(Generic[Answer]):
         self.answer: Answer | None = None
         self.begun = 0.0
         self.lasts = 0.0
+
+
+def _share(part: int, whole: Decimal) -> float:
+    return part / int(whole) if whole else 0.0
 
 
 def _judged(
