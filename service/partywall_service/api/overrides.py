@@ -48,7 +48,7 @@ async def put_override(
     caller: Admin,
 ) -> Override:
     """Beats the tier, and ends by itself. It replaces the one of the same kind and name."""
-    _check(parts.policy.current, kind, name, change.value)
+    check(parts.policy.current, kind, name, change.value)
     try:
         record = await parts.ledger.put_override(
             tenant,
@@ -100,7 +100,12 @@ async def delete_override(
     parts.directory.forget(tenant)
 
 
-def _check(policy: Policy, kind: OverrideKind, name: str, value: OverrideValue) -> None:
+def check(policy: Policy, kind: OverrideKind, name: str, value: OverrideValue) -> None:
+    """Refuses what could not apply.
+
+    Raises:
+        Problem: with the field, and what was expected.
+    """
     if kind == "jobs" and name not in JOB_SETTINGS:
         raise invalid("name", f"expected one of {', '.join(JOB_SETTINGS)}; got {name!r}")
     try:
