@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from fastapi import FastAPI
 
+from partywall_service import dashboard
 from partywall_service.admission import Admission
 from partywall_service.api import create_api
 from partywall_service.api.auth import Authenticator
@@ -80,6 +81,7 @@ def create_app(settings: Settings) -> HotEndpoints:
 
     log_all = settings.log_requests
     api = create_api(lifespan=lifespan, hot_routes=HOT_ROUTES, log_all=log_all)
+    api.include_router(dashboard.router)
     hot = HotEndpoints(api, log_all=log_all)
     return hot
 
