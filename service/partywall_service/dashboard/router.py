@@ -7,7 +7,7 @@ from partywall_service.dashboard import audit, changes, overview, policy, sign_i
 from partywall_service.dashboard.access import HOME
 from partywall_service.dashboard.routing import PageRoute
 
-_ANY = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_ANY = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 _rest = APIRouter(prefix=HOME, route_class=PageRoute)
 
