@@ -1,7 +1,11 @@
 """What a sidecar says about itself: JSON lines to stderr, or colours on a terminal."""
 
 import logging
+import re
 import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
 
 import structlog
 
@@ -18,6 +22,16 @@ _QUIET = {
 _OF_A_JOB = ("tenant", "job_id")
 """What a filter may have put into records; see `partywall_workers.logs`."""
 
+_SECRET = re.compile(r"(pw_[0-9a-f]{12}_)[A-Za-z0-9_-]{43}")
+"""A token, as `ledger.token_text` makes them; its id may be told."""
+
+told_by: ContextVar[Callable[[], Mapping[str, object]]] = ContextVar("partywall.told_by")
+"""Gives what every line logged in this context tells besides: which request it is about.
+
+Asked at each line and not bound beforehand, as `structlog.contextvars` does: tasks that a request
+starts for everybody copy its context, and outlive it.
+"""
+
 
 def configure_logging(*filters: logging.Filter) -> None:
     """Send everything, the libraries' own lines too, through one renderer to stderr.
@@ -26,14 +40,12 @@ def configure_logging(*filters: logging.Filter) -> None:
         filters: every record goes through them.
     """
     shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.stdlib.filter_by_level,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.add_log_level,
@@ -57,8 +69,10 @@ def configure_logging(*filters: logging.Filter) -> None:
             foreign_pre_chain=shared,
             processors=[
                 _add_job,
+                _add_request,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *render,
+                _without_secrets,
             ],
         )
     )
@@ -78,3 +92,19 @@ def _add_job(
         if (value := getattr(record, name, None)) is not None:
             event.setdefault(name, value)
     return event
+
+
+def _add_request(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Tell during which request a line was logged, the libraries' lines too."""
+    tell = told_by.get(None)
+    if tell is not None:
+        for name, value in tell().items():
+            event.setdefault(name, value)
+    return event
+
+
+def _without_secrets(_logger: object, _method: str, line: Any) -> str:  # noqa: ANN401 - rendered
+    """The line without the secrets of tokens, which callers put where nobody expects them."""
+    return _SECRET.sub(r"\1...", line)

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         usage_keep_days: days that usage by the day is kept.
         webhook_urls: where notices go, separated by commas.
         webhook_secret: what they are signed with.
+        log_requests: whether requests are logged that change nothing; checks are never.
     """
 
     model_config = SettingsConfigDict(env_prefix="PARTYWALL_")
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
         default=(), repr=False
     )
     webhook_secret: str | None = Field(default=None, repr=False, validate_default=True)
+    log_requests: bool = False
 
     @field_validator("webhook_urls")
     @classmethod

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from partywall_service.api.hot_quotas import quota_problem_of
 from partywall_service.api.job_problems import job_problem_of
 from partywall_service.api.problems import CONTENT_TYPE, Problem, invalid
+from partywall_service.api.request_ids import fields_of
 from partywall_service.api.schemas import MEANINGS
 from partywall_service.engine.base import StoreError
 from partywall_service.ledger import LedgerUnavailable
@@ -97,7 +98,7 @@ class Guard:
         try:
             await self.app(scope, receive, watched)
         except Exception:
-            log.exception("api.fault", method=scope["method"], path=scope["path"])
+            log.exception("api.fault", **fields_of(scope))
             if started:
                 raise  # half an answer is out: only the server can end the connection
             problem = Problem("internal", "an unforeseen fault; the sidecar's log has it")

@@ -23,12 +23,16 @@ from partywall_service.api import (
 )
 from partywall_service.api.body_limit import BodyLimit
 from partywall_service.api.raw import HotRoute
+from partywall_service.api.request_ids import RequestIds
 
 _DESCRIPTION = """\
 Noisy-neighbour protection and quotas for multi-tenant SaaS.
 
 Every error is `application/problem+json` (RFC 9457) with a stable `type`. Lists come in pages:
 pass a page's `next_cursor` as `cursor` to get the next, until it is null.
+
+Answers carry an `X-Request-ID`: the request's own, or a new one. Checks and changes of quotas that
+succeed carry only the former.
 """
 
 
@@ -55,18 +59,23 @@ class Api(FastAPI):
 
 
 def create_api(
-    *, lifespan: Lifespan[Any] | None = None, hot_routes: Sequence[HotRoute] = ()
+    *,
+    lifespan: Lifespan[Any] | None = None,
+    hot_routes: Sequence[HotRoute] = (),
+    log_all: bool = False,
 ) -> Api:
     """Every endpoint but the hot ones; it finds what it works with in `app.state.parts`.
 
     Args:
         lifespan: puts an object like `deps.Parts` there.
         hot_routes: further endpoints to describe, which something in front of it answers.
+        log_all: whether requests that change nothing are logged, too.
     """
     api = Api(hot_routes, lifespan)
     errors.install(api)
     api.add_middleware(BodyLimit)
-    api.add_middleware(errors.Guard)  # added last, so outermost
+    api.add_middleware(errors.Guard)
+    api.add_middleware(RequestIds, log_all=log_all)  # added last, so outermost
     for module in (tenants_import, tenants, overrides, quotas, jobs, neighbours, tokens, audit, health):
         api.include_router(module.router)
     return api

@@ -8,6 +8,7 @@ OpenAPI document (`openapi.merge_hot_routes`).
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -47,6 +48,14 @@ from partywall_service.api.raw import (
     problem_answer,
     read_body,
     send_answer,
+)
+from partywall_service.api.request_ids import (
+    Unavailable,
+    fields_of,
+    given_id,
+    identified,
+    log_answer,
+    name_tenant,
 )
 from partywall_service.engine.base import StoreError
 from partywall_service.ledger.errors import LedgerUnavailable
@@ -118,10 +127,13 @@ class HotEndpoints:
 
     Args:
         app: FastAPI, with everything else.
+        log_all: whether changes of quotas are logged; checks are never.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, log_all: bool = False) -> None:
         self._app = app
+        self._log_all = log_all
+        self._unavailable = Unavailable()
         self._parts: HotParts | None = None
         self._handlers: dict[str, Handler] = {
             "/v1/check": self._check,
@@ -141,8 +153,10 @@ class HotEndpoints:
             return
         path = scope["path"]
         handler = self._handlers.get(path)
+        began: float | None = None
         if handler is None and (asked := quota_path(path)) is not None:
             handler = partial(self._quota, asked)
+            began = perf_counter()
         if handler is not None:
             if scope["method"] != "POST":
                 answer = problem_answer(
@@ -155,7 +169,11 @@ class HotEndpoints:
         else:
             await self._app(scope, receive, send)
             return
+        if answer.status >= 400 or given_id(scope["headers"]) is not None:
+            answer = identified(answer, scope)
         await send_answer(answer, send)
+        if self._log_all and began is not None:
+            log_answer(scope, answer.status, perf_counter() - began)
 
     async def _guarded(
         self,
@@ -166,6 +184,8 @@ class HotEndpoints:
         try:
             return await handler(scope, receive)
         except Problem as problem:
+            if problem.status >= 500:
+                self._unavailable.tell(scope, problem.detail)
             return problem_answer(problem)
         except MalformedName as exc:
             return problem_answer(invalid(exc.field, str(exc)))
@@ -176,9 +196,10 @@ class HotEndpoints:
         except UnknownLimit as exc:
             return problem_answer(Problem("unknown-limit", str(exc)))
         except (LimitClosed, LedgerUnavailable, StoreError) as exc:
+            self._unavailable.tell(scope, str(exc))
             return problem_answer(Problem("unavailable", str(exc)))
         except Exception:
-            log.exception("api.fault", method=scope["method"], path=scope["path"])
+            log.exception("api.fault", **fields_of(scope))
             return problem_answer(
                 Problem("internal", "an unforeseen fault; the sidecar's log has it")
             )
@@ -187,7 +208,11 @@ class HotEndpoints:
         parts, principal = await self._admitted(scope)
         request = decode(_check_decoder, await read_body(receive, MAX_BODY))
         _may_check(principal, [request])
-        decision = await parts.admission.check(request)
+        try:
+            decision = await parts.admission.check(request)
+        except Exception:
+            name_tenant(scope, [request.tenant])
+            raise
         return Answer(200, "application/json", _encoder.encode(decision))
 
     async def _checks(self, scope: Scope, receive: Receive) -> Answer:
@@ -200,6 +225,9 @@ class HotEndpoints:
             decisions = await parts.admission.check_many(requests)
         except MalformedName as exc:
             raise invalid(f"[{exc.place}].{exc.field}", str(exc)) from exc
+        except Exception:
+            name_tenant(scope, (request.tenant for request in requests))
+            raise
         return Answer(200, "application/json", _encoder.encode(decisions))
 
     async def _permits(self, scope: Scope, receive: Receive) -> Answer:
@@ -216,6 +244,9 @@ class HotEndpoints:
             answer = await parts.permits.answer(request)
         except InvalidItem as exc:
             raise invalid(exc.field, str(exc)) from exc
+        except Exception:
+            name_tenant(scope, (ask.tenant for ask in request.asks))
+            raise
         return Answer(200, "application/json", _encoder.encode(answer))
 
     async def _usage(self, scope: Scope, receive: Receive) -> Answer:
@@ -225,7 +256,9 @@ class HotEndpoints:
         return await answer_report(parts.reported, receive)
 
     async def _quota(self, asked: QuotaPath, scope: Scope, receive: Receive) -> Answer:
+        name_tenant(scope, [asked.tenant])
         parts, principal = await self._admitted(scope)
+        scope.setdefault("state", {})["principal"] = principal  # as of FastAPI's routes: for lines
         if principal.scope == "tenant":
             raise Problem(
                 "forbidden", "a tenant's token reads quotas; changing them needs a host's"
@@ -243,6 +276,9 @@ class HotEndpoints:
         except UnknownTenant as exc:
             # What the gateway passes on is what its client sees: docs/contract.md section 5.
             raise Problem("forbidden", str(exc)) from exc
+        except Exception:
+            name_tenant(scope, [request.tenant])
+            raise
         headers = rate_limit_headers(decision)
         if decision.allowed:
             return Answer(200, "application/json", b"", headers.items())

@@ -167,5 +167,10 @@ async def test_a_fault_of_our_own_is_logged_whole_and_told_without_its_insides()
         answer = await Caller(api, ADMIN).get("/broken")
     problem = problem_of(answer, 500, "internal")
     assert "secret" not in json.dumps(problem)
-    assert [(log["event"], log["path"]) for log in logs] == [("api.fault", "/broken")]
-    assert logs[0]["exc_info"]
+    fault, request = logs
+    assert [log["event"] for log in logs] == ["api.fault", "api.request"]
+    assert fault["exc_info"]
+    assert request["status"] == 500
+    for log in logs:
+        assert (log["method"], log["path"]) == ("GET", "/broken")
+        assert log["request_id"] == answer.headers["x-request-id"]
