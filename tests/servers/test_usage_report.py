@@ -3,9 +3,8 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import insert
@@ -15,29 +14,16 @@ from partywall_service.directory import Directory
 from partywall_service.ledger import Ledger
 from partywall_service.ledger.tables import quota_ledger, quota_levels
 from partywall_service.policy.holder import PolicyHolder
-from partywall_service.quotas.overview import QuotaOverview
-from partywall_service.quotas.service import Quotas
-from partywall_service.usage.levels import LevelHistory
-from partywall_service.usage.reading import UsageReader
-from partywall_service.usage.reports import QuotaUse, Reports, TenantReport
+from partywall_service.usage.reports import QuotaUse, TenantReport
 from partywall_service.usage.source import Point
 from partywall_service.usage.spans import MINUTES, Step, first_step, floor, minute_of
-from partywall_service.usage.store import UsageStore
-from partywall_service.usage.totals import UsageTotals
 from tests.support.api import durable_quotas, policy
-from tests.support.usage import HeldPoints
+from tests.support.usage import hand_made_usage
 
 METERS = ("limits.requests.admitted", "limits.requests.denied", "jobs.run_seconds")
 TENANTS = ("acme", "b.corp", "ghost", "umbrella")
 NOW = datetime.now(UTC).replace(second=30, microsecond=0)
 TODAY = NOW.replace(hour=0, minute=0, second=0)
-
-
-class NoVolatile:
-    """Every resource of the policy is durable."""
-
-    async def read(self, tenant: str, terms: Any) -> list[Any]:
-        raise AssertionError(tenant)
 
 
 @dataclass
@@ -46,25 +32,15 @@ class Installed:
 
     engine: AsyncEngine
     default_tier: str | None = None
-    source: HeldPoints = field(default_factory=HeldPoints)
 
     def __post_init__(self) -> None:
         holder = PolicyHolder(policy(default_tier=self.default_tier))
-        self.store = UsageStore(self.engine)
         self.ledger = Ledger(self.engine)
         directory = Directory(self.ledger, holder, size=100)
-        quotas: Quotas = durable_quotas(self.engine, directory, holder)
-        levels = LevelHistory(self.engine)
-        self.reader = UsageReader(self.store, [self.source], levels, quotas, now=lambda: NOW)
-        self.reports = Reports(
-            UsageTotals(self.engine),
-            [self.source],
-            levels,
-            QuotaOverview(self.engine, holder, NoVolatile()),
-            self.ledger,
-            holder,
-            now=lambda: NOW,
-        )
+        quotas = durable_quotas(self.engine, directory, holder)
+        usage = hand_made_usage(self.engine, self.ledger, holder, quotas, now=NOW)
+        self.store, self.source = usage.store, usage.source
+        self.reader, self.reports = usage.reader, usage.reports
 
     async def report(
         self, start: datetime, end: datetime, *, size: int = 100, tier: str | None = None

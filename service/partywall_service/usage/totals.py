@@ -4,27 +4,28 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import TextClause, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import DateTime, Text
+from sqlalchemy import TextClause, text
 
 from partywall_service.ledger.base import Store
 from partywall_service.usage.spans import Spans, instant_of, minute_of
 
 _STALE = text("SELECT step, start FROM usage_pending")
 
-_REGISTERED = """
-    (SELECT tenant FROM tenants
-     WHERE tenant > :after AND (CAST(:tier AS text) IS NULL OR tier = :tier)
-     ORDER BY tenant LIMIT :limit)
-"""
+_REGISTERED = text("""
+    SELECT tenant FROM tenants
+    WHERE tenant > :after AND (CAST(:tier AS text) IS NULL OR tier = :tier)
+    ORDER BY tenant LIMIT :limit
+""")
 
 
 def _scan(table: str, since: str) -> str:
     """Finds the tenants of a table, each by one look-up, however much there is of it."""
 
     def following(after: str) -> str:
-        return f"SELECT tenant FROM {table} WHERE tenant > {after}{since} ORDER BY tenant LIMIT 1"  # noqa: S608 - our own names
+        return f"""
+            SELECT tenant FROM {table} WHERE tenant > {after} AND tenant <= :upto{since}
+            ORDER BY tenant LIMIT 1
+        """  # noqa: S608 - our own names
 
     return f"""
     {table}_seen AS (
@@ -40,14 +41,12 @@ def _unregistered(table: str) -> str:
     (SELECT tenant FROM {table}_seen AS seen
      WHERE tenant IS NOT NULL
          AND NOT EXISTS (SELECT FROM tenants WHERE tenants.tenant = seen.tenant)
-     LIMIT :limit)
+     ORDER BY tenant LIMIT :limit)
     """  # noqa: S608 - our own names
 
 
-def _part(table: str, name: str) -> str:
+def _part(table: str, name: str, besides: str) -> str:
     """The counters of a range of a table, whose bounds are parameters of that name."""
-    # A minute that Redis may have, too, comes by itself.
-    besides = " AND start <> ALL(:fresh)" if table == _MINUTES else ""
     return f"""
     SELECT tenant, CAST(NULL AS timestamptz) AS start, meter, value FROM {table}
     WHERE tenant = ANY(:tenants) AND start >= :{name}_from AND start < :{name}_to
@@ -62,14 +61,15 @@ _SCANS = (
     _scan("usage_hours", " AND start >= :hours_from"),
     _scan("usage_minutes", " AND start >= :minutes_from"),
 )
-_NAMES = text(_REGISTERED)
-_ALL_NAMES = text(f"""
+_UNREGISTERED = text(f"""
     WITH RECURSIVE {",".join(_SCANS)}
-    SELECT tenant FROM (
-        {" UNION ".join((_REGISTERED, *map(_unregistered, _TABLES)))}
-    ) AS every ORDER BY tenant LIMIT :limit
-""")  # noqa: S608 - our own names
+    {" UNION ".join(map(_unregistered, _TABLES))}
+""")
 
+_LAST = "~"
+"""Comes after every tenant's id."""
+
+_BESIDES = " AND start <> ALL(:fresh)"
 _FRESH = """
     SELECT tenant, start, meter, value FROM usage_minutes
     WHERE tenant = ANY(:tenants) AND start = ANY(:fresh) AND NOT starts_with(meter, 'quotas.')
@@ -126,12 +126,16 @@ class UsageTotals(Store):
             registered: leave out those that nobody registered; else whoever has usage is there.
             stale: what is not rolled up, as `stale` told.
         """
-        asked: dict[str, Any] = {"after": after, "limit": limit, "tier": tier}
-        if not registered:
-            asked["hours_from"] = _earliest(stale.days)
-            asked["minutes_from"] = _earliest(stale.hours)
+        asked: dict[str, Any] = {"after": after, "limit": limit}
         async with self._reading() as connection:
-            return list(await connection.scalars(_NAMES if registered else _ALL_NAMES, asked))
+            found = list(await connection.scalars(_REGISTERED, {**asked, "tier": tier}))
+            if not registered:
+                asked["upto"] = found[-1] if len(found) == limit else _LAST
+                asked["hours_from"] = _earliest(stale.days)
+                asked["minutes_from"] = _earliest(stale.hours)
+                others = await connection.scalars(_UNREGISTERED, asked)
+                found = sorted({*found, *others})
+        return found[:limit]
 
     async def sums(
         self, tenants: Collection[str], parts: Spans, fresh: Collection[int]
@@ -143,18 +147,22 @@ class UsageTotals(Store):
             parts: the period, parted among the tables.
             fresh: minutes that come one by one, as Redis may have some of them, too.
         """
-        instants = [instant_of(minute) for minute in sorted(fresh)]
-        asked: dict[str, Any] = {"tenants": list(tenants), "fresh": instants}
+        asked: dict[str, Any] = {"tenants": list(tenants)}
         arms: list[str] = []
         for table, ranges in zip(_TABLES, parts, strict=True):
+            besides = _BESIDES if fresh and table == _MINUTES else ""
             for start, end in ranges:
                 name = f"part{len(arms)}"
                 asked |= {f"{name}_from": instant_of(start), f"{name}_to": instant_of(end)}
-                arms.append(_part(table, name))
+                arms.append(_part(table, name, besides))
         if not arms:
             return []
+        # An empty list would have PostgreSQL look through each partition of the minutes.
+        if fresh:
+            asked["fresh"] = [instant_of(minute) for minute in sorted(fresh)]
+            arms.append(_FRESH)
         async with self._reading() as connection:
-            rows = await connection.execute(_sums(" UNION ALL ".join((*arms, _FRESH))), asked)
+            rows = await connection.execute(_sums(" UNION ALL ".join(arms)), asked)
             return [
                 Total(tenant, None if start is None else minute_of(start), meter, value)
                 for tenant, start, meter, value in rows
@@ -162,15 +170,10 @@ class UsageTotals(Store):
 
 
 def _sums(arms: str) -> TextClause:
-    return text(
-        f"""
+    return text(f"""
         SELECT tenant, start, meter, CAST(sum(value) AS bigint) FROM ({arms}) AS parts
         GROUP BY tenant, start, meter
-    """  # noqa: S608 - our own names
-    ).bindparams(
-        bindparam("tenants", type_=ARRAY(Text)),
-        bindparam("fresh", type_=ARRAY(DateTime(timezone=True))),
-    )
+    """)  # noqa: S608 - our own names
 
 
 def _earliest(minutes: Collection[int]) -> datetime:
