@@ -86,6 +86,8 @@ def test_the_document_has_every_endpoint(sidecar: SidecarFactory) -> None:
         "/v1/queues",
         "/v1/tokens",
         "/v1/tokens/{token}",
+        "/v1/tenants/{tenant}/usage",
+        "/v1/reports/usage",
         "/v1/reports/neighbors",
         "/v1/notices",
         "/v1/audit",

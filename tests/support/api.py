@@ -31,6 +31,7 @@ from partywall_service.tenants.jobs import TenantJobs
 from partywall_service.usage.store import UsageStore
 from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
+from tests.support.usage import HandMadeUsage, hand_made_usage
 
 ADMIN = "the-admin-token"
 
@@ -71,6 +72,7 @@ class HandMadeParts:
     quotas: Quotas
     jobs: FairQueue
     erasure: Erasure
+    usage: HandMadeUsage
     breaker: CircuitBreaker = field(
         default_factory=lambda: CircuitBreaker(MemoryEngine(), _no_beat)
     )
@@ -113,12 +115,13 @@ async def hand_made_parts(
     try:
         directory = Directory(ledger, holder, size=1000)
         queue = jobs or FairQueue(FairRedis(NoServer()))
+        quotas = durable_quotas(engine, directory, holder)
         yield HandMadeParts(
             ledger,
             holder,
             Authenticator(ledger, ADMIN),
             directory,
-            durable_quotas(engine, directory, holder),
+            quotas,
             queue,
             Erasure(
                 ledger,
@@ -128,6 +131,7 @@ async def hand_made_parts(
                 directory,
                 pause=_nobody_else,
             ),
+            hand_made_usage(engine, ledger, holder, quotas),
         )
     finally:
         await engine.dispose()

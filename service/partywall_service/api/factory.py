@@ -20,6 +20,7 @@ from partywall_service.api import (
     tenants,
     tenants_import,
     tokens,
+    usage,
 )
 from partywall_service.api.body_limit import BodyLimit
 from partywall_service.api.raw import HotRoute
@@ -76,7 +77,10 @@ def create_api(
     api.add_middleware(BodyLimit)
     api.add_middleware(errors.Guard)
     api.add_middleware(RequestIds, log_all=log_all)  # added last, so outermost
-    for module in (tenants_import, tenants, overrides, quotas, jobs, neighbours, tokens, audit, health):
+    for module in (
+        *(tenants_import, tenants, overrides, quotas, jobs),
+        *(usage, neighbours, tokens, audit, health),
+    ):
         api.include_router(module.router)
     return api
 

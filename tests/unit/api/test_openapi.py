@@ -56,6 +56,8 @@ def test_every_operation_of_the_contract_is_there() -> None:
         "POST /v1/tokens",
         "GET /v1/tokens",
         "DELETE /v1/tokens/{token}",
+        "GET /v1/tenants/{tenant}/usage",
+        "GET /v1/reports/usage",
         "GET /v1/reports/neighbors",
         "GET /v1/notices",
         "GET /v1/audit",
