@@ -101,3 +101,24 @@ async def test_the_audit_log_cannot_be_rewritten(
     ):
         connection.execute(change)
     assert len(await ledger.list_audit(limit=10)) == 1
+
+
+async def test_an_erasure_may_remove_its_own_tenants_lines_and_change_none(
+    ledger: Ledger, database_url: str
+) -> None:
+    for tenant in ("acme", "beta"):
+        await ledger.put_tenant(tenant, tier="free", actor="test")
+    erasing = "SELECT set_config('partywall.erasing', 'acme', true)"
+    for change in (
+        "UPDATE audit SET actor = 'x' WHERE tenant = 'acme'",
+        "DELETE FROM audit WHERE tenant = 'beta'",
+        "TRUNCATE audit",
+    ):
+        with psycopg.connect(database_url) as connection:
+            connection.execute(erasing)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append only"):
+                connection.execute(change)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(erasing)
+        connection.execute("DELETE FROM audit WHERE tenant = 'acme'")
+    assert {line.tenant for line in await ledger.list_audit(limit=10)} == {"beta"}

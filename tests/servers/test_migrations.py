@@ -7,13 +7,14 @@ from multiprocessing import get_context
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from psycopg import sql
 from sqlalchemy import Connection, create_engine
 
 from partywall_service.embedded import PostgresServer
-from partywall_service.ledger import Ledger, LedgerUnavailable, create_ledger_engine
+from partywall_service.ledger import Ledger, LedgerUnavailable, create_ledger_engine, migrations
 from partywall_service.ledger.migrations import at_head, upgrade
 from partywall_service.ledger.tables import metadata
 
@@ -99,6 +100,25 @@ async def test_a_second_run_changes_nothing(database_url: str) -> None:
     assert catalogue(database_url) == before
     assert await ledger.get_tenant("acme") is not None
     await engine.dispose()
+
+
+def test_what_an_older_version_wrote_stays(empty_url: str) -> None:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(empty_url))
+    with engine.begin() as connection:
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.exec_driver_sql(
+            "INSERT INTO tenants (tenant, name, tier, status) VALUES ('acme', '', 't', 'active');"
+            " INSERT INTO audit (actor, action, tenant, detail) VALUES ('x', 'y', 'acme', '{}');"
+            " INSERT INTO quota_ledger (tenant, at, resource, operation, delta, used, actor)"
+            " VALUES ('acme', now(), 'users', 'consume', 1, 1, 'x')"
+        )
+    engine.dispose()
+    upgrade(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        for table in ("tenants", "audit", "quota_ledger"):
+            assert connection.execute(f"SELECT tenant FROM {table}").fetchall() == [("acme",)]
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """Usage of one tenant as PostgreSQL has it, in one statement and so in one snapshot.
 
 A step that is open, because it is pending or Redis has some of it, comes from the finer table; each
-open step asks its own partitions. `:fresh` are whole hours; `:minutes_from` is the name of a row of
-`usage_state`: what Redis has of hours before it will not be taken, so their sums stand.
+open step asks its own partitions, and the period is told again so that only its own are planned
+for. `:fresh` are whole hours; `:minutes_from` is the name of a row of `usage_state`: what Redis has
+of hours before it will not be taken, so their sums stand.
 """
 
 from sqlalchemy import TextClause, text
@@ -30,8 +31,8 @@ _HOURS = text("""
     UNION ALL
     SELECT minute.start, meter, value FROM open_hours CROSS JOIN LATERAL (
         SELECT start, meter, value FROM usage_minutes
-        WHERE tenant = :tenant AND start >= open_hours.start
-            AND start < open_hours.start + interval '1 hour'
+        WHERE tenant = :tenant AND start >= :start AND start < :end
+            AND start >= open_hours.start AND start < open_hours.start + interval '1 hour'
         OFFSET 0
     ) AS minute
     ORDER BY start, meter
@@ -56,16 +57,16 @@ _DAYS = text("""
     UNION ALL
     SELECT hour.start, meter, value FROM open_days CROSS JOIN LATERAL (
         SELECT start, meter, value FROM usage_hours
-        WHERE tenant = :tenant AND start >= open_days.start
-            AND start < open_days.start + interval '24 hours'
+        WHERE tenant = :tenant AND start >= :start AND start < :end
+            AND start >= open_days.start AND start < open_days.start + interval '24 hours'
             AND start NOT IN (SELECT start FROM open_hours)
         OFFSET 0
     ) AS hour
     UNION ALL
     SELECT minute.start, meter, value FROM open_hours CROSS JOIN LATERAL (
         SELECT start, meter, value FROM usage_minutes
-        WHERE tenant = :tenant AND start >= open_hours.start
-            AND start < open_hours.start + interval '1 hour'
+        WHERE tenant = :tenant AND start >= :start AND start < :end
+            AND start >= open_hours.start AND start < open_hours.start + interval '1 hour'
         OFFSET 0
     ) AS minute
     ORDER BY start, meter

@@ -4,12 +4,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from partywall_service.ledger import LedgerUnavailable
+from partywall_service.ledger import LedgerUnavailable, create_ledger_engine
 from partywall_service.usage import writing
 from partywall_service.usage.meters import is_level, level_meter
 from partywall_service.usage.store import UsageStore
@@ -302,6 +304,45 @@ async def test_a_tenant_reads_its_own_points_only(store: UsageStore, step) -> No
         own = await store.points("acme", *period, scope="acme")
         assert [one.value for one in own] == [1]
         assert await store.points("beta", *period, scope="acme") == []
+
+
+async def test_a_partition_shows_a_tenant_nothing(store: UsageStore, database_url: str) -> None:
+    await store.upsert([point(NOON, 1)])
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET LOCAL ROLE partywall_tenant")
+        connection.execute("SELECT set_config('app.tenant_id', 'acme', true)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT FROM usage_minutes_2026031012")
+
+
+async def test_partitions_belong_to_the_owner_of_the_tables_whoever_made_them(
+    store: UsageStore, database_url: str
+) -> None:
+    member = f"member_{uuid4().hex}"
+    owners = "SELECT relowner::regrole::text FROM pg_class WHERE relname LIKE 'usage_minutes%'"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "DO $$ BEGIN EXECUTE format('CREATE ROLE %I LOGIN IN ROLE %I',"
+            f" '{member}', current_user); END $$"
+        )
+        engine = create_ledger_engine(psycopg.conninfo.make_conninfo(database_url, user=member))
+        try:
+            theirs = UsageStore(engine)
+            await theirs.upsert([point(NOON, 1)])
+            await store.upsert([point(NOON, 2), point(after(hours=1), 1)])
+            await theirs.aggregate(TOMORROW)
+            await theirs.drop_before(TOMORROW, TOMORROW, TOMORROW)
+            await theirs.upsert([point(TOMORROW, 1)])
+            assert len(set(connection.execute(owners).fetchall())) == 1
+            assert list(rows(database_url, "usage_days").values()) == [3]
+        finally:
+            await engine.dispose()
+            left = "SELECT FROM pg_stat_activity WHERE usename = %s"
+            while True:
+                if not connection.execute(left, [member]).rowcount:
+                    break
+                await asyncio.sleep(0.01)  # its temporary table goes with its session
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(member)))
 
 
 async def test_an_erased_tenant_leaves_nothing_and_what_comes_late_is_dropped(
