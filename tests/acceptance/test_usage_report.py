@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import redis.asyncio
 
@@ -27,18 +28,26 @@ def body(*tenants: str, sequence: int = 1, instance: str = "", **more: Any) -> d
     return {"instance": instance, "sequence": sequence, "age": 0.25, "usage": usage} | more
 
 
-async def counted(url: str, prefix: str, *tenants: str) -> Mapping[tuple[str, str], int]:
-    """What Redis holds, by tenant and meter; the minutes summed."""
-    async with redis.asyncio.Redis.from_url(url) as client:
-        points = await LimitsSource(client, prefix, 30).held(tenants)
+async def counted_by(one: Sidecar, *tenants: str) -> Mapping[tuple[str, str], int]:
+    """What was counted, by tenant and meter: in Redis, or in PostgreSQL once a minute is over."""
+    prefix = one.env["PARTYWALL_KEY_PREFIX"]
+    async with redis.asyncio.Redis.from_url(one.env["PARTYWALL_REDIS_URL"]) as client:
+        points = {
+            (tenant, minute, meter): value
+            for tenant, minute, meter, value in await LimitsSource(client, prefix, 30).held(tenants)
+        }
+    query = (
+        "SELECT tenant, extract(epoch FROM start)::bigint / 60, meter, value"
+        " FROM usage_minutes WHERE tenant = ANY(%s)"
+    )
+    url = one.env["PARTYWALL_DATABASE_URL"]
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        for *point, value in await (await connection.execute(query, [list(tenants)])).fetchall():
+            points.setdefault(tuple(point), value)
     sums: dict[tuple[str, str], int] = {}
-    for tenant, _, meter, value in points:
+    for (tenant, _, meter), value in points.items():
         sums[tenant, meter] = sums.get((tenant, meter), 0) + value
     return sums
-
-
-async def counted_by(one: Sidecar, *tenants: str) -> Mapping[tuple[str, str], int]:
-    return await counted(one.env["PARTYWALL_REDIS_URL"], one.env["PARTYWALL_KEY_PREFIX"], *tenants)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from partywall_service.usage.meters import REPORTED
 OLDEST = 86_400
 """Seconds: of older counts nobody remembers whether they were added, or their tenant erased."""
 
-MOST = 10**13
-"""What a meter may rise by in one report: as microseconds, four months in flight. Sums of it stay
+MOST = 10**15
+"""What a meter may rise by in one report: as microseconds, thirty years in flight. Sums of it stay
 far below what Redis and PostgreSQL can hold, whatever a process sends."""
 
 log = structlog.get_logger()
