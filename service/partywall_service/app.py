@@ -134,7 +134,6 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
 
     quota_store = QuotaStore(ledger_engine)
     volatile = VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline)
-    volatile = VolatileQuotas(client, prefix=settings.key_prefix, deadline=deadline)
     quotas = Quotas(
         directory,
         policy,

@@ -9,13 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from partywall_service.engine.connect import connect, disconnect
 from partywall_service.settings import Settings
-from partywall_service.usage.jobs_source import JobsSource
-from partywall_service.usage.limits_source import LimitsSource
+from partywall_service.usage.connect import usage_sources
 from partywall_service.usage.rollup import EVERY, LATELY, Retention, Roller, RollUp
-from partywall_service.usage.source import Source
 from partywall_service.usage.store import UsageStore
 from partywall_workers.redis import FairRedis
-from partywall_workers.usage import JobUsage
 
 ROLLER = "roller"
 """Where the worker's context has it."""
@@ -25,9 +22,6 @@ SECONDS = frozenset(range(5, 60, EVERY))
 
 TIMEOUT = 300
 """Seconds that one may take where much has gathered; the next goes on where it ended."""
-
-DEADLINE = 5.0
-"""Seconds that Redis has for each call, which are longer than those of checks."""
 
 
 async def roll_up_usage(ctx: dict[str, Any]) -> None:
@@ -63,9 +57,7 @@ async def open_roller(
     )
     client = connect(redis_url)
     try:
-        sources: list[Source] = [LimitsSource(client, settings.key_prefix, DEADLINE)]
-        if jobs is not None:
-            sources.append(JobsSource(JobUsage(jobs, timeout=DEADLINE)))
+        sources = usage_sources(client, settings.key_prefix, jobs)
         yield Roller(RollUp(UsageStore(engine), sources, keep))
     finally:
         await disconnect(client)
