@@ -48,6 +48,7 @@ from partywall_service.usage.adding import Adder
 from partywall_service.usage.connect import usage_of, usage_sources
 from partywall_service.usage.kept import KeptCounts
 from partywall_service.usage.metrics import RollUpMetrics
+from partywall_service.usage.neighbour_metrics import BusiestStore, NeighbourMetrics
 from partywall_service.usage.notice_metrics import NoticeMetrics
 from partywall_service.usage.outages import OutageWatch
 from partywall_service.usage.reported import Reported
@@ -190,6 +191,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         QuotaOverview(ledger_engine, policy, volatile),
     )
     metrics.sources.append(NoticeMetrics(usage.notices))
+    metrics.sources.append(NeighbourMetrics(BusiestStore(ledger_engine)))
     outages = OutageWatch(
         usage.notices, lambda: breaker.closed, f"{socket.gethostname()}:{settings.port}"
     )

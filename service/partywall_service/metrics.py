@@ -1,11 +1,14 @@
 """Prometheus metrics.
 
 Labels are tiers, limits and outcomes: cardinality stays bounded however many tenants come. Only the
-busiest few tenants' jobs are told by name.
+busiest few tenants, and those with most jobs, are told by name.
 """
 
+import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from prometheus_client import (
@@ -99,6 +102,34 @@ class Source(Protocol):
     async def families(self) -> Sequence[Metric]:
         """As it stands; it never fails."""
         ...
+
+
+class Reader(ABC):
+    """A source that is read for a scrape, and told again for a moment.
+
+    Args:
+        fresh: seconds for which one reading is told again: several scrapers are no burden.
+        clock: seconds, from any start.
+    """
+
+    def __init__(self, fresh: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fresh = fresh
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._families: Sequence[Metric] = ()
+        self._reading = asyncio.Lock()
+
+    async def families(self) -> Sequence[Metric]:
+        """As read a moment ago at most."""
+        async with self._reading:
+            if self._clock() - self._read_at >= self._fresh:
+                self._families = await self._read()
+                self._read_at = self._clock()
+        return self._families
+
+    @abstractmethod
+    async def _read(self) -> Sequence[Metric]:
+        """As it stands; it never fails."""
 
 
 class _Once(Collector):
@@ -199,6 +230,8 @@ class Metrics:
 
     async def _render_sources(self) -> bytes:
         registry = CollectorRegistry()
-        for source in self.sources:
-            registry.register(_Once(await source.families()))
+        # Together: a store that is away costs a scrape its deadline once.
+        read = await asyncio.gather(*(source.families() for source in self.sources))
+        for families in read:
+            registry.register(_Once(families))
         return generate_latest(registry)

@@ -8,6 +8,7 @@ from typing import Protocol
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from partywall_service.metrics import Reader
 from partywall_workers.errors import QueueUnavailable
 from partywall_workers.records import Backlog
 
@@ -55,8 +56,8 @@ class Queue(Protocol):
         ...
 
 
-class JobMetrics:
-    """Reads the queue for a scrape.
+class JobMetrics(Reader):
+    """Reads the queue for a scrape; `partywall_jobs_up` 0 alone while Redis does not answer.
 
     Args:
         queue: what is read.
@@ -64,19 +65,8 @@ class JobMetrics:
     """
 
     def __init__(self, queue: Queue, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(FRESH, clock=clock)
         self._queue = queue
-        self._clock = clock
-        self._read_at = float("-inf")
-        self._families: Sequence[Metric] = ()
-        self._reading = asyncio.Lock()
-
-    async def families(self) -> Sequence[Metric]:
-        """As read a moment ago at most; `partywall_jobs_up` 0 alone while Redis does not answer."""
-        async with self._reading:
-            if self._clock() - self._read_at >= FRESH:
-                self._families = await self._read()
-                self._read_at = self._clock()
-        return self._families
 
     async def _read(self) -> Sequence[Metric]:
         try:

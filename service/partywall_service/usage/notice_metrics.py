@@ -9,6 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from partywall_service.ledger.errors import LedgerUnavailable
+from partywall_service.metrics import Reader
 from partywall_service.usage.notices import KINDS, STATUSES
 
 FRESH = 5.0
@@ -26,7 +27,7 @@ class Counts(Protocol):
         ...
 
 
-class NoticeMetrics:
+class NoticeMetrics(Reader):
     """Reads how many notices there are for a scrape.
 
     Args:
@@ -35,19 +36,8 @@ class NoticeMetrics:
     """
 
     def __init__(self, notices: Counts, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(FRESH, clock=clock)
         self._notices = notices
-        self._clock = clock
-        self._read_at = float("-inf")
-        self._families: Sequence[Metric] = ()
-        self._reading = asyncio.Lock()
-
-    async def families(self) -> Sequence[Metric]:
-        """As read a moment ago at most; none while PostgreSQL does not answer."""
-        async with self._reading:
-            if self._clock() - self._read_at >= FRESH:
-                self._families = await self._read()
-                self._read_at = self._clock()
-        return self._families
 
     async def _read(self) -> Sequence[Metric]:
         try:

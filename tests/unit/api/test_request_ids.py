@@ -63,11 +63,14 @@ class Asked:
 
     async def post(self, path: str, body: Any, **headers: str | bytes) -> httpx.Response:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.hot),  # type: ignore[arg-type] # httpx's own names
+            transport=httpx.ASGITransport(self.hot),
             base_url="http://sidecar",
             headers={"Authorization": "Bearer token"},
         ) as client:
-            raw = {name.encode(): value for name, value in headers.items()}
+            raw = [
+                (name.encode(), value.encode() if isinstance(value, str) else value)
+                for name, value in headers.items()
+            ]
             return await client.post(path, json=body, headers=raw)
 
 
