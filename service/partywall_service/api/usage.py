@@ -31,9 +31,9 @@ from partywall_service.api.usage_schemas import (
     Points,
     ReportFromQuery,
     StepQuery,
-    TenantUsage,
+    TenantInPeriod,
     ToQuery,
-    UsageReport,
+    UsageByTenant,
 )
 from partywall_service.names import TENANT_PATTERN
 from partywall_service.usage.csv_text import MEDIA_TYPE, instant, lines
@@ -125,7 +125,7 @@ async def get_usage(
 @router.get(
     "/reports/usage",
     summary="Read what all tenants used",
-    response_model=UsageReport,
+    response_model=UsageByTenant,
     responses={**_CSV, **problems()},
 )
 async def report_usage(
@@ -137,7 +137,7 @@ async def report_usage(
     form: FormatQuery = "json",
     cursor: CursorQuery = None,
     page_size: PageSize = DEFAULT_PAGE,
-) -> UsageReport | StreamingResponse:
+) -> UsageByTenant | StreamingResponse:
     """Who was admitted and denied how often, by tenant; what ran; what is used and soon full.
 
     There are all tenants that are registered, and those the default tier served in the period. A
@@ -153,10 +153,10 @@ async def report_usage(
         name = f"usage-{_dated(minute_of(since), minute_of(to or _now()))}"
         return await _streamed(report_columns(policy), rows, name)
     page = await reports.page(since, until, tier=tier, after=after, size=page_size)
-    return UsageReport(
+    return UsageByTenant(
         since=since,
         to=to or _now(),
-        tenants=[TenantUsage.of(one) for one in page.tenants],
+        tenants=[TenantInPeriod.of(one) for one in page.tenants],
         next_cursor=None if page.next_after is None else _tenant_cursor.encode(page.next_after),
     )
 

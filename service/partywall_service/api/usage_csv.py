@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from partywall_service.api.usage_schemas import TenantUsage
+from partywall_service.api.usage_schemas import TenantInPeriod
 from partywall_service.policy.model import Policy
 from partywall_service.usage.meters import LIMIT_OUTCOMES, shown
 from partywall_service.usage.reading import UsagePoint
@@ -36,7 +36,7 @@ def report_columns(policy: Policy) -> list[str]:
 
 def report_row(report: TenantReport, policy: Policy) -> list[object]:
     """A tenant under `report_columns`. What the policy names no more is in the sums alone."""
-    one: dict[str, Any] = TenantUsage.of(report).model_dump()
+    one: dict[str, Any] = TenantInPeriod.of(report).model_dump()
     limits = {limit["limit"]: limit for limit in one["limits"]}
     quotas = {quota["resource"]: quota for quota in one["quotas"]}
     return [

@@ -128,7 +128,7 @@ class JobsReport(_Answer):
     wait_seconds: float
 
 
-class TenantUsage(LimitTotals):
+class TenantInPeriod(LimitTotals):
     """One tenant in a period; its decisions are the sum over its limits."""
 
     tenant: str
@@ -174,10 +174,10 @@ class TenantUsage(LimitTotals):
         )
 
 
-class UsageReport(_Answer):
+class UsageByTenant(_Answer):
     """A page of the report, by tenant."""
 
     since: Utc = Field(serialization_alias="from")
     to: Utc
-    tenants: list[TenantUsage]
+    tenants: list[TenantInPeriod]
     next_cursor: str | None

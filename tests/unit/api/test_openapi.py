@@ -32,6 +32,7 @@ def test_every_operation_of_the_contract_is_there() -> None:
         "PUT /v1/tenants/{tenant}",
         "GET /v1/tenants/{tenant}",
         "DELETE /v1/tenants/{tenant}",
+        "GET /v1/tenants/{tenant}/export",
         "GET /v1/tenants/{tenant}/overrides",
         "PUT /v1/tenants/{tenant}/overrides/{kind}/{name}",
         "DELETE /v1/tenants/{tenant}/overrides/{kind}/{name}",
@@ -102,6 +103,12 @@ def test_every_reference_leads_somewhere() -> None:
     referred = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert referred <= schemas.keys()
     assert "HTTPValidationError" not in schemas
+
+
+def test_no_type_of_the_hot_endpoints_takes_another_s_name() -> None:
+    others = create_api().openapi()["components"]["schemas"]
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {name: schemas[name] for name in others} == others
 
 
 @pytest.mark.parametrize("slug", PROBLEMS)
