@@ -13,6 +13,7 @@ from benchmarks import (
     memory,
     metering,
     middleware,
+    pages,
     quotas,
     report,
     rollup,
@@ -28,6 +29,7 @@ MEASUREMENTS = {
     "memory": memory,
     "metering": metering,
     "middleware": middleware,
+    "pages": pages,
     "quotas": quotas,
     "rollup": rollup,
 }
