@@ -197,7 +197,7 @@ def test_delete_asks_on_a_terminal() -> None:
         os.close(end)
         os.close(terminal)
         assert (process.returncode, process.stdout.strip()) == (code, "")
-        assert "Delete acme and everything kept about it?" in process.stderr
+        assert "Erase acme and everything kept about it?" in process.stderr
         assert ("nothing was changed" in process.stderr) is (code == 1)
         assert len(read("tenants", "list")["tenants"]) == left
 

@@ -66,6 +66,7 @@ def test_the_document_has_every_endpoint(sidecar: SidecarFactory) -> None:
         "/v1/tenants",
         "/v1/tenants/import",
         "/v1/tenants/{tenant}",
+        "/v1/tenants/{tenant}/export",
         "/v1/tenants/{tenant}/overrides",
         "/v1/tenants/{tenant}/overrides/{kind}/{name}",
         "/v1/tenants/{tenant}/quotas",

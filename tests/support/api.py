@@ -18,6 +18,7 @@ from partywall_service.engine.connect import connect
 from partywall_service.engine.memory import MemoryEngine
 from partywall_service.jobs.connect import NoServer
 from partywall_service.ledger import Ledger, create_ledger_engine
+from partywall_service.ledger.told import Rows
 from partywall_service.metrics import Metrics
 from partywall_service.policy.holder import PolicyHolder
 from partywall_service.policy.model import Limit, Policy, Quota, Rate, Resource, Tier
@@ -27,6 +28,7 @@ from partywall_service.quotas.service import Quotas
 from partywall_service.quotas.store import QuotaStore
 from partywall_service.quotas.volatile import VolatileQuotas
 from partywall_service.tenants.erasure import Erasure
+from partywall_service.tenants.export import Export
 from partywall_service.tenants.jobs import TenantJobs
 from partywall_service.usage.store import UsageStore
 from partywall_workers.queue import FairQueue
@@ -72,6 +74,7 @@ class HandMadeParts:
     quotas: Quotas
     jobs: FairQueue
     erasure: Erasure
+    export: Export
     usage: HandMadeUsage
     breaker: CircuitBreaker = field(
         default_factory=lambda: CircuitBreaker(MemoryEngine(), _no_beat)
@@ -84,6 +87,9 @@ class NoKeys:
 
     async def erase(self, _tenant: str) -> int:
         return 0
+
+    async def told(self, _tenant: str) -> AsyncIterator[list[dict[str, Any]]]:
+        yield []
 
 
 async def _nobody_else(_seconds: float) -> None:
@@ -131,6 +137,7 @@ async def hand_made_parts(
                 directory,
                 pause=_nobody_else,
             ),
+            Export(Rows(engine), NoKeys(), TenantJobs(queue), ()),
             hand_made_usage(engine, ledger, holder, quotas),
         )
     finally:

@@ -11,6 +11,7 @@ from starlette.types import Lifespan
 from partywall_service.api import (
     audit,
     errors,
+    export,
     health,
     jobs,
     neighbours,
@@ -78,7 +79,7 @@ def create_api(
     api.add_middleware(errors.Guard)
     api.add_middleware(RequestIds, log_all=log_all)  # added last, so outermost
     for module in (
-        *(tenants_import, tenants, overrides, quotas, jobs),
+        *(tenants_import, tenants, export, overrides, quotas, jobs),
         *(usage, neighbours, tokens, audit, health),
     ):
         api.include_router(module.router)

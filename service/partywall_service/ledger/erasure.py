@@ -34,35 +34,41 @@ _LOCK_QUOTAS = text("""
 """)
 
 
-def _many(table: str) -> str:
+def _many(table: str, at_once: int) -> str:
     return f"""
         (SELECT count(*) FROM (
-            SELECT FROM {table} WHERE tenant = :tenant LIMIT {AT_ONCE} + 1
-        ) AS first) > {AT_ONCE}
+            SELECT FROM {table} WHERE tenant = :tenant LIMIT {at_once} + 1
+        ) AS first) > {at_once}
     """  # noqa: S608 - no caller's text is in it
 
 
-def _some(table: str) -> TextClause:
+def _some(table: str, at_once: int) -> TextClause:
     return text(f"""
-        DELETE FROM {table} WHERE tenant = :tenant AND {_many(table)} AND id IN (
-            SELECT id FROM {table} WHERE tenant = :tenant ORDER BY id LIMIT {AT_ONCE}
+        DELETE FROM {table} WHERE tenant = :tenant AND {_many(table, at_once)} AND id IN (
+            SELECT id FROM {table} WHERE tenant = :tenant ORDER BY id LIMIT {at_once}
         )
     """)  # noqa: S608 - no caller's text is in it
 
 
-# Of these a tenant may have millions, which is more than one statement has time for; where it has
-# not, all goes in one transaction.
-_IN_PARTS = {
-    "ledger": _some("quota_ledger"),
-    "operations": _some("quota_operations"),
-    "reservations": _some("quota_reservations"),
-    "usage": text(f"""
-        DELETE FROM usage_minutes
-        WHERE tenant = :tenant AND {_many("usage_minutes")} AND start < (
-            SELECT min(start) FROM usage_minutes WHERE tenant = :tenant
-        ) + interval '12 hours'
-    """),  # noqa: S608 - no caller's text is in it
-}
+def in_parts(*, at_once: int = AT_ONCE) -> Mapping[str, TextClause]:
+    """Statements, each to be repeated until it removes nothing: then a tenant has few rows left.
+
+    Of these a tenant may have millions, which is more than one statement has time for.
+    """
+    return {
+        "ledger": _some("quota_ledger", at_once),
+        "operations": _some("quota_operations", at_once),
+        "reservations": _some("quota_reservations", at_once),
+        "usage": text(f"""
+            DELETE FROM usage_minutes
+            WHERE tenant = :tenant AND {_many("usage_minutes", at_once)} AND start < (
+                SELECT min(start) FROM usage_minutes WHERE tenant = :tenant
+            ) + interval '12 hours'
+        """),  # noqa: S608 - no caller's text is in it
+    }
+
+
+_IN_PARTS = in_parts()
 _LOCK_TENANT = text("""
     SELECT tier, (SELECT count(*) FROM tenant_domains WHERE tenant = :tenant) AS domains,
         (SELECT count(*) FROM overrides WHERE tenant = :tenant) AS overrides

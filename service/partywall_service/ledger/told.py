@@ -115,4 +115,6 @@ def _key(table: Table) -> list[Column[Any]]:
 
 
 def _row(told: Told, row: Mapping[Any, Any]) -> Row:
-    return {"kind": told.kind, **told.further, **row}
+    # An override and a notice are of a kind themselves.
+    values = {"what" if name == "kind" else name: value for name, value in row.items()}
+    return {"kind": told.kind, **told.further, **values}

@@ -4,7 +4,7 @@ Their names are not known beforehand, as those of limits that the policy once ha
 they are looked for among all keys, some at a time: a second for each few million.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -22,13 +22,6 @@ DEADLINE = 2.0
 
 Row = dict[str, Any]
 Value = str | dict[str, str]
-
-_COMMANDS: Mapping[bytes, Callable[[bytes], tuple[Any, ...]]] = {
-    b"string": lambda name: ("GET", name),
-    b"hash": lambda name: ("HGETALL", name),
-    b"zset": lambda name: ("ZRANGE", name, 0, -1, "WITHSCORES"),
-}
-"""How a key is read whole, by its type; there are no others."""
 
 
 class TenantKeys:
@@ -78,7 +71,7 @@ class TenantKeys:
 
     async def _read(self, names: Sequence[bytes]) -> list[tuple[bytes, Value, int]]:
         """Of those that are still there: name, value, and milliseconds until it ends."""
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline: Any = self._client.pipeline(transaction=False)  # redis-py knows text alone
         for name in names:
             pipeline.type(name)
             pipeline.pttl(name)
@@ -86,15 +79,20 @@ class TenantKeys:
         pipeline = self._client.pipeline(transaction=False)
         there = []
         for name, kind, life in zip(names, answers[::2], answers[1::2], strict=True):
-            command = _COMMANDS.get(kind)
-            if command is not None:
-                pipeline.execute_command(*command(name))
-                there.append((name, kind, life))
+            if kind == b"string":
+                pipeline.get(name)
+            elif kind == b"hash":
+                pipeline.hgetall(name)
+            elif kind == b"zset":
+                pipeline.zrange(name, 0, -1, withscores=True)
+            else:  # it ended meanwhile: there are no others
+                continue
+            there.append((name, life))
         values = await pipeline.execute()
         return [
-            (name, _value(kind, value), life)
-            for (name, kind, life), value in zip(there, values, strict=True)
-            if value
+            (name, _value(answer), life)
+            for (name, life), answer in zip(there, values, strict=True)
+            if answer
         ]
 
     async def _found(self, tenant: str) -> AsyncIterator[list[bytes]]:
@@ -128,17 +126,12 @@ class TenantKeys:
             yield names
 
 
-def _value(kind: bytes, answer: Any) -> Value:  # noqa: ANN401 - of three shapes
-    if kind == b"string":
-        return str(answer.decode())
-    if isinstance(answer, Mapping):  # redis-py's own reading of HGETALL
+def _value(answer: Any) -> Value:  # noqa: ANN401 - of three shapes
+    if isinstance(answer, bytes):
+        return answer.decode()
+    if isinstance(answer, Mapping):
         return {field.decode(): value.decode() for field, value in answer.items()}
-    pairs = answer if kind == b"zset" else zip(answer[::2], answer[1::2], strict=True)
-    return {field.decode(): _text(value) for field, value in pairs}
-
-
-def _text(value: bytes | float) -> str:
-    return value.decode() if isinstance(value, bytes) else f"{value:.0f}"
+    return {member.decode(): f"{score:.0f}" for member, score in answer}
 
 
 def _rows(name: str, value: Value, life: int) -> list[Row]:

@@ -36,7 +36,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "demo",
         *("config", "config check"),
         *("tenants", "tenants list", "tenants show", "tenants set", "tenants delete"),
-        "tenants import",
+        *("tenants import", "tenants export"),
         *("overrides", "overrides list", "overrides set", "overrides delete"),
         *("quotas", "quotas show", "quotas consume", "quotas release", "quotas set"),
         *("quotas reconcile", "quotas ledger", "quotas preview"),
