@@ -28,6 +28,7 @@ from partywall_service.jobs.keeper import Keeper
 from partywall_service.jobs.kept import KeptPolicies
 from partywall_service.jobs.metrics import JobMetrics
 from partywall_service.ledger import Ledger, create_ledger_engine
+from partywall_service.logs import hide
 from partywall_service.maintenance.mark import Mark
 from partywall_service.maintenance.rolling import open_roller, roll_up_where_nobody_does
 from partywall_service.metrics import Metrics
@@ -95,6 +96,7 @@ def create_app_from_env() -> HotEndpoints:
 async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) -> Parts:
     if settings.redis_url is None or settings.database_url is None or settings.admin_token is None:
         raise ValueError("redis_url, database_url and admin_token are needed: `serve` gives them")
+    hide(settings.admin_token)
     database_url = settings.database_url
     metrics = Metrics()
     policy = PolicyHolder(load_policy(settings.config))

@@ -1,5 +1,6 @@
 """What a sidecar says about itself: JSON lines to stderr, or colours on a terminal."""
 
+import json
 import logging
 import re
 import sys
@@ -24,6 +25,11 @@ _OF_A_JOB = ("tenant", "job_id")
 
 _SECRET = re.compile(r"(pw_[0-9a-f]{12}_)[A-Za-z0-9_-]{43}")
 """A token, as `ledger.token_text` makes them; its id may be told."""
+
+_LEAST_HIDDEN = 8
+"""Characters: a shorter secret is a part of words, and guessed anyhow."""
+
+_hidden: set[str] = set()
 
 told_by: ContextVar[Callable[[], Mapping[str, object]]] = ContextVar("partywall.told_by")
 """Gives what every line logged in this context tells besides: which request it is about.
@@ -83,6 +89,16 @@ def configure_logging(*filters: logging.Filter) -> None:
         logging.getLogger(name).setLevel(level)
 
 
+def hide(secret: str) -> None:
+    """Keeps a secret out of every line from now on, whoever puts it there.
+
+    Args:
+        secret: one that does not look as our tokens do, which are hidden anyhow.
+    """
+    if len(secret) >= _LEAST_HIDDEN:
+        _hidden.update((secret, json.dumps(secret)[1:-1]))
+
+
 def _add_job(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
@@ -106,5 +122,7 @@ def _add_request(
 
 
 def _without_secrets(_logger: object, _method: str, line: Any) -> str:  # noqa: ANN401 - rendered
-    """The line without the secrets of tokens, which callers put where nobody expects them."""
+    """The line without tokens, which callers put where nobody expects them: in a path, say."""
+    for secret in _hidden:
+        line = line.replace(secret, "...")
     return _SECRET.sub(r"\1...", line)

@@ -15,8 +15,9 @@ from partywall_service.api import create_api
 from partywall_service.api.auth import Principal
 from partywall_service.api.problems import Problem
 from partywall_service.ledger.token_text import TokenText
-from partywall_service.logs import configure_logging
+from partywall_service.logs import configure_logging, hide
 
+ADMIN_TOKEN = 'the-"admin"-token'
 TOKEN = TokenText("0123456789ab", "s3cret-" * 6 + "x")
 
 log = structlog.get_logger()
@@ -65,6 +66,7 @@ async def revoke(token: str, request: Request) -> None:
 async def main() -> None:
     """Asks for each of them, with the name of the path as the request's id."""
     configure_logging()
+    hide(ADMIN_TOKEN)
     api = create_api()
     api.state.parts = SimpleNamespace()
     api.include_router(router)
@@ -81,7 +83,7 @@ async def main() -> None:
         await ask("GET", "/v1/mine", "mine")
         await ask("GET", "/v1/broken", "broken")
         await ask("POST", f"/v1/tokens/{TOKEN}", "revoke")
-        await ask("POST", "/v1/tokens/the-admin-token-itself", "revoke-admin")
+        await ask("POST", f"/v1/tokens/{ADMIN_TOKEN}", "revoke-admin")
         await ask("POST", f"/v1/tenants/{TOKEN}", "in-a-path")
         await ask("POST", "/v1/nothing", str(TOKEN))
 

@@ -34,10 +34,6 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST = 200
 """Characters of a path that are logged."""
 
-_TOKENS = "/v1/tokens/"
-_TOKEN_ID = 12
-"""Characters of a token's id, below that path: whoever gives the token itself has not told it."""
-
 log = structlog.get_logger()
 
 
@@ -72,9 +68,8 @@ def identified(answer: Answer, scope: Scope) -> Answer:
 def fields_of(scope: Scope) -> dict[str, Any]:
     """What a line of the log says of the request during which it is written."""
     path: str = scope["path"]
-    longest = len(_TOKENS) + _TOKEN_ID if path.startswith(_TOKENS) else _LONGEST
     fields = {"request_id": request_id(scope), "method": scope["method"][:20]}
-    fields["path"] = path if len(path) <= longest else f"{path[:longest]}..."
+    fields["path"] = path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."
     caller = _caller(scope)
     for tenant in (
         scope.get("path_params", {}).get("tenant"),

@@ -126,8 +126,8 @@ def test_no_line_has_a_tokens_secret_whoever_put_it_there(lines: dict[str, list[
     fault, request = lines["broken"]
     assert "RuntimeError: what is pw_0123456789ab_..." in fault["exception"]
     assert request["status"] == 500
-    assert lines["revoke"][0]["path"] == "/v1/tokens/pw_012345678..."
-    assert lines["revoke-admin"][0]["path"] == "/v1/tokens/the-admin-to..."
+    assert lines["revoke"][0]["path"] == "/v1/tokens/pw_0123456789ab_..."
+    assert lines["revoke-admin"][0]["path"] == "/v1/tokens/..."
     assert lines["in-a-path"][0]["path"] == "/v1/tenants/pw_0123456789ab_..."
     (in_an_id,) = lines["pw_0123456789ab_..."]
     assert in_an_id["status"] == 404
