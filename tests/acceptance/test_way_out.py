@@ -1,16 +1,20 @@
 """A tenant's way out of a real sidecar: exported whole, then erased without a trace."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 import redis.asyncio
+from typer.testing import CliRunner
 
+from partywall_service.cli import app
 from partywall_service.ledger import create_ledger_engine
 from partywall_service.ledger.tables import metadata
 from partywall_service.usage.source import Point
@@ -251,7 +255,9 @@ async def test_who_comes_back_starts_from_zero(site: Site) -> None:
     assert set(actions[2:]) == {"quota.crossed"}
 
 
-async def test_an_export_is_for_hosts_and_admins(site: Site) -> None:
+async def test_an_export_is_for_hosts_and_admins(
+    site: Site, one: Sidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = await site.live()
     host = await site.post("/v1/tokens", {"scope": "host", "name": "host"})
     for token, status in ((host["token"], 200), (secret, 403), ("pw_nobody", 401)):
@@ -259,3 +265,12 @@ async def test_an_export_is_for_hosts_and_admins(site: Site) -> None:
         answer = await site.admin.get(f"{site.path}/export", headers=headers)
         assert answer.status_code == status
     assert (await site.admin.get("/v1/tenants/nobody/export")).status_code == 404
+
+    monkeypatch.setenv("PARTYWALL_SIDECAR_URL", one.url)
+    monkeypatch.setenv("PARTYWALL_TOKEN", host["token"])
+    file = tmp_path / "tenant.ndjson"
+    command = ["tenants", "export", site.tenant, "--output", str(file)]
+    result = await asyncio.to_thread(CliRunner().invoke, app, command, prog_name="partywall")
+    assert result.exit_code == 0, result.stderr
+    kinds = [json.loads(line)["kind"] for line in file.read_text().splitlines()]
+    assert kinds[1:-1] == [line["kind"] for line in await exported(site)]
