@@ -13,7 +13,7 @@ What a worker's own serializer wrote, and JSON does not carry, is told as its by
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -104,9 +104,11 @@ async def _debts(
     while True:
         async with answering():
             debts = await commands.lrange(redis.names.one("owed"), start, start + _DEBTS - 1)
-        for debt in map(json.loads, debts):
-            if debt["tenant"] == tenant:
-                yield {"kind": "job_debt", **debt}
+        for text in debts:
+            with suppress(ValueError):  # anybody may have written it
+                debt = json.loads(text)
+                if isinstance(debt, dict) and debt.get("tenant") == tenant:
+                    yield {"kind": "job_debt", **debt}
         if len(debts) < _DEBTS:
             return
         start += _DEBTS

@@ -67,7 +67,7 @@ async def fill(jobs: Jobs, tenant: str):
     for nth in range(7):
         await jobs.add(tenant, f"j{nth}", args=[tenant])
     jobs.pass_time(10)
-    runs, flagged, done, dead, cancelled, retried, owing = await jobs.claim()
+    done, runs, flagged, dead, cancelled, retried, owing = await jobs.claim()
     result = b'{"r": "' + tenant.encode() + b'"}'
     await jobs.end(done, result=result)
     await jobs.end(dead, "dead", error=f"E: {tenant}", traceback="...", result=result)
@@ -134,8 +134,10 @@ async def test_what_is_late_while_it_is_erased_changes_nothing_either(jobs: Jobs
         await jobs.queue.pause(tenant)
     jobs.pass_time(LEASE)
     assert await jobs.claim() == []
+    assert not await jobs.redis.exists(jobs.redis.names.of("tenant", tenant))
     await jobs.queue.set_policy(tenant, UNKNOWN)
     await jobs.queue.purge(tenant)
+    assert tenant not in (await read(jobs.queue)).one.get("wanted", ())
     await erase(tenant, most=2, stone=60_000, last=last)
     assert await jobs.end(late, "succeeded") == [False, False]
     await jobs.queue.erase(tenant)
@@ -148,10 +150,11 @@ async def test_a_new_life_that_begins_while_the_old_is_erased_keeps_its_jobs(job
         await jobs.add(tenant, f"old{nth}", defer_by=nth % 2)
     _, last = await jobs.scripts.erase(tenant, most=3, stone=60_000, last=None)
     await jobs.policy(tenant)
+    left = 1
+    while left:
+        left, last = await jobs.scripts.erase(tenant, most=3, stone=60_000, last=last)
+    await check(jobs.queue, jobs.now)
     await jobs.add(tenant, "new")
-    erased = 1
-    while erased:
-        erased, last = await jobs.scripts.erase(tenant, most=3, stone=60_000, last=last)
     again, _ = await jobs.scripts.erase(
         tenant, most=3, stone=60_000, last=last, jobs=["new", "old1"]
     )
@@ -247,6 +250,16 @@ async def test_a_policy_that_was_late_goes_with_the_word_that_nobody_serves_the_
     await jobs.redis.zadd(jobs.redis.names.one("ends"), {tenant: 1.0})
     await jobs.policy(tenant, tier="pro")  # of a sidecar that has not heard yet
     await jobs.queue.set_policy(tenant, UNKNOWN)
+    assert await traces(jobs, tenant) == []
+
+
+async def test_a_policy_that_nobody_asked_for_does_not_bring_a_tenant_back(jobs: Jobs, tenant: str):
+    """One of a sidecar that writes everyone's and had begun before; the default tier serves it."""
+    await jobs.policy(tenant)
+    await jobs.keeper(lives=True)
+    await jobs.queue.erase(tenant)
+    await jobs.redis.zadd(jobs.redis.names.one("ends"), {tenant: 1.0})
+    await jobs.policy(tenant, tier="free")
     assert await traces(jobs, tenant) == []
 
 

@@ -64,7 +64,7 @@ async def test_what_json_does_not_carry_is_told_as_its_bytes(jobs: Jobs):
 
 async def test_debts_are_told_of_their_tenant_alone(jobs: Jobs):
     debts = [{"tenant": one, "items": {"emails": 1}, "key": "k"} for one in ("acme", "beta")]
-    await jobs.redis.lpush(jobs.redis.names.one("owed"), *map(json.dumps, debts))
+    await jobs.redis.lpush(jobs.redis.names.one("owed"), "not json", "[]", *map(json.dumps, debts))
     assert await exported(jobs) == [{"kind": "job_debt", **debts[0]}]
 
 

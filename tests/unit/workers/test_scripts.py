@@ -8,6 +8,7 @@ import pytest
 from partywall.lua import LuaFile
 from partywall_workers.policy import JobPolicy
 from partywall_workers.scripts import NewJob, Outcome, Scripts
+from partywall_workers.usage import COUNTS_KEPT
 from tests.unit.workers.lua import FOLDER, SCRIPTS
 
 JOB = NewJob("acme", "1", "work", b"{}", 5)
@@ -122,6 +123,12 @@ def test_every_part_is_included_by_a_script():
 def test_a_script_has_one_facade(name):
     facade = (FOLDER.parent / "scripts.py").read_text()
     assert len(re.findall(rf"_call\(_{name}[,)]", facade)) == 1
+
+
+def test_scripts_and_readers_give_counts_up_after_the_same_time():
+    text = (FOLDER / "include" / "usage.lua").read_text()
+    (days,) = re.findall(r"^local COUNTS_KEPT = (\d+) \* 86400 ", text, re.MULTILINE)
+    assert int(days) * 86400 == COUNTS_KEPT
 
 
 @pytest.mark.parametrize(

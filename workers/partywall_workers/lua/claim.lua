@@ -88,7 +88,7 @@ local function start(tenant, tag, job, fence)
   count(tenant, 'claims')
   meter(tenant, 'started', 1)
   -- Time in which it was paused or held is not the queue's: a wait begins anew after that.
-  meter_time(tenant, 'wait_seconds', math.max(tonumber(v[3] or '0'), tenant.resumed_at), now)
+  meter_time(tenant, 'wait_seconds', math.max(tonumber(v[3] or now), tenant.resumed_at), now)
   local expired = 0
   if v[4] and v[8] ~= '1' then -- what has run before was in time
     local by = tonumber(v[4]) + stopped_ms(tenant) - tonumber(v[5] or '0')

@@ -42,11 +42,15 @@ local function write(id, at)
   end
 end
 
--- That a tenant is unknown says nothing worth keeping of one that was erased, and whose id shall not
--- come up again. Any other policy begins its new life.
-local function is_nobodys(id, at)
-  if ARGV[at + 8] ~= 'unknown' or not erased_at(id) then return false end
-  return not tenant_of(id).known or not redis.call('ZSCORE', one_of('busy'), id)
+-- Of a tenant that was erased, and whose id shall not come up again: that it is unknown says nothing
+-- worth keeping, and what a sidecar writes without being asked it has read before.
+local function is_unknown(id, at)
+  return ARGV[at + 8] == 'unknown' and erased_at(id)
+    and (tenant_of(id).gone or not redis.call('ZSCORE', one_of('busy'), id))
+end
+
+local function is_late(id)
+  return tenant_of(id).gone and keeper_until() and redis.call('SREM', one_of('wanted'), id) == 0
 end
 
 local function forget(id)
@@ -58,10 +62,10 @@ end
 
 for at = 2, #ARGV, 9 do
   local id = ARGV[at]
-  if is_nobodys(id, at) then
+  if is_unknown(id, at) then
     forget(id)
   elseif not unchanged(id, at) then
-    write(id, at)
+    if is_late(id) then forget(id) else write(id, at) end
   end
 end
 save()
