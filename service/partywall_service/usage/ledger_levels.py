@@ -17,8 +17,8 @@ again, and longer where a transaction that began before is seen to change quotas
 OLDEST = timedelta(hours=1)
 """A transaction that runs longer is waited for no more."""
 
-SLICE = timedelta(hours=1)
-"""Of the ledger, written at once where the roll-up is behind."""
+SLICE = timedelta(minutes=10)
+"""Of the ledger, written at once where the roll-up is behind: some seconds, of a million lines."""
 
 # Two at once would write older levels over newer ones. The row's lock is released, and the
 # watermark moved, as the points are committed.
