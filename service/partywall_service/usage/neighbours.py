@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, Select, bindparam, func, select, true
 
 from partywall_service.ledger.tables import neighbours
 from partywall_service.names import is_tenant_id
@@ -47,6 +47,33 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
+def _snapshot() -> Select[Any]:
+    """The first `most` of each verdict, each beside what all took."""
+    c = neighbours.c
+    recent = c.computed_at > func.now() - STALE
+    largest = (c.share.desc(), c.requests.desc(), c.tenant)
+    place = func.row_number().over(partition_by=c.verdict, order_by=largest).label("place")
+    written = select(neighbours, place).where(recent).subquery()
+    totals = select(
+        *(
+            func.sum(c[name]).label(f"all_{name}")
+            for name in ("requests", "in_flight_us", "job_run_us")
+        )
+    ).where(recent)
+    summed = totals.subquery()
+    w = written.c
+    return (
+        select(written, summed)
+        .select_from(written.join(summed, true()))  # one row, beside each
+        .where(w.place <= bindparam("most", type_=BigInteger))
+        .order_by(w.share.desc(), w.requests.desc(), w.tenant)
+    )
+
+
+_SNAPSHOT = _snapshot()
+"""Made once: to put it together costs as much as to ask it."""
+
+
 class Holder(Protocol):
     """Has the policy in force."""
 
@@ -68,28 +95,8 @@ class NeighbourStore(ActivityStore):
         Raises:
             LedgerUnavailable: PostgreSQL did not answer.
         """
-        c = neighbours.c
-        largest = (c.share.desc(), c.requests.desc(), c.tenant)
-        written = (
-            select(
-                neighbours,
-                func.row_number().over(partition_by=c.verdict, order_by=largest).label("place"),
-                *(
-                    func.sum(c[name]).over().label(f"all_{name}")
-                    for name in ("requests", "in_flight_us", "job_run_us")
-                ),
-            )
-            .where(c.computed_at > func.now() - STALE)
-            .subquery()
-        )
-        w = written.c
-        query = (
-            select(written)
-            .where(w.place <= most)
-            .order_by(w.share.desc(), w.requests.desc(), w.tenant)
-        )
         async with self._reading() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(_SNAPSHOT, {"most": most})).all()
         return [
             Neighbour(
                 tenant=row.tenant,
