@@ -17,8 +17,8 @@ from partywall_service.usage.pulse import Pulse, count
 from partywall_service.usage.verdict import Neighbour
 from partywall_workers.records import Backlog
 
-MOST_SHOWN = 20
-"""Of those who took most; of the noisy and the victims as many each."""
+MOST_SHOWN = 10
+"""Of the noisy, of the victims, and of those who took most besides."""
 
 BUSIEST = 10
 

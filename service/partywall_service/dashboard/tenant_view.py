@@ -97,11 +97,7 @@ async def view_of(parts: Parts, viewer: Principal, tenant: str) -> TenantView:
     scope = viewer.tenant
     # Side by side; in two parts, because that is as far as the types of `gather` go.
     who, what = await asyncio.gather(
-        asyncio.gather(
-            parts.directory.find([tenant]),
-            parts.ledger.get_tenant(tenant, scope=scope),
-            parts.ledger.list_overrides(tenant, limit=MOST_OVERRIDES, scope=scope),
-        ),
+        asyncio.gather(parts.directory.find([tenant]), _record(parts, tenant, scope)),
         asyncio.gather(
             or_away(parts.quotas.read(tenant, scope=scope)),
             or_away(parts.jobs.backlog(tenant)),
@@ -110,7 +106,7 @@ async def view_of(parts: Parts, viewer: Principal, tenant: str) -> TenantView:
             _audit(parts, viewer, tenant),
         ),
     )
-    entries, record, overrides = who
+    entries, (record, overrides) = who
     quotas, backlog, jobs, ledger, audit = what
     standing = entries[tenant].standing
     if record is None and standing is None:
@@ -135,6 +131,21 @@ async def view_of(parts: Parts, viewer: Principal, tenant: str) -> TenantView:
             "jobs": JOB_SETTINGS,
         },
         units={name: one.unit for name, one in policy.resources.items()},
+    )
+
+
+async def _record(
+    parts: Parts, tenant: str, scope: str | None
+) -> tuple[TenantRecord | None, Sequence[OverrideRecord]]:
+    """As PostgreSQL has it: another sidecar may have changed it just now, for this very viewer."""
+    if scope is None:
+        found = (await parts.ledger.load_many([tenant])).get(tenant)
+        if found is None:
+            return None, ()
+        return found[0], sorted(found[1], key=lambda one: (one.kind, one.name))
+    return await asyncio.gather(
+        parts.ledger.get_tenant(tenant, scope=scope),
+        parts.ledger.list_overrides(tenant, limit=MOST_OVERRIDES, scope=scope),
     )
 
 
