@@ -1,4 +1,4 @@
-"""A tenant's way out of a real sidecar: exported whole, then erased without a trace."""
+"""A tenant's way into a real sidecar and out: held until it is ready, exported, then erased."""
 
 import asyncio
 import json
@@ -154,6 +154,57 @@ async def site(one: Sidecar, redis_client: redis.asyncio.Redis) -> AsyncIterator
             yield site
             site.held.end()
         await site.work.redis.aclose(close_connection_pool=True)
+
+
+async def test_who_is_being_provisioned_is_answered_but_runs_no_job_until_active(
+    site: Site,
+) -> None:
+    content = f"tenant,tier\n{site.tenant},free\n"
+    sent: dict[str, Any] = {
+        "params": {"new_status": "provisioning"},
+        "headers": {"Content-Type": "text/csv"},
+        "content": content.encode(),
+    }
+    answer = await site.admin.post("/v1/tenants/import", **sent)
+    assert answer.json() == {"created": 1, "updated": 0, "unchanged": 0}
+    assert (await check(site.admin, site.tenant))["allowed"]
+    ask = {"tenant": site.tenant, "limit": "exports", "ahead": 5, "lease": "lease-1"}
+    permits = await site.post("/v1/permits", {"instance": "an-app", "asks": [ask]})
+    assert permits["permits"][0]["granted"] == 6
+    assert (await site.post(f"{site.path}/quotas/consume", {"items": {"users": 1, "slots": 1}}))[
+        "allowed"
+    ]
+    job = await site.post(f"{site.path}/jobs", {"function": "quick"})
+
+    async def held() -> bool:
+        queues = (await site.admin.get("/v1/queues")).json()["tenants"]
+        return any(
+            (one["tenant"], one["held"], one["queued"]) == (site.tenant, "provisioning", 1)
+            for one in queues
+        )
+
+    async def status() -> str:
+        return str((await site.admin.get(f"{site.path}/jobs/{job['job_id']}")).json()["status"])
+
+    async def succeeded() -> bool:
+        return await status() == "succeeded"
+
+    await until(held)
+    other = await put_tenant(site.admin, fresh_tenant())
+    passed = await site.post(f"/v1/tenants/{other['tenant']}/jobs", {"function": "quick"})
+
+    async def overtaken() -> bool:
+        path = f"/v1/tenants/{other['tenant']}/jobs/{passed['job_id']}"
+        return bool((await site.admin.get(path)).json()["status"] == "succeeded")
+
+    await until(overtaken)  # the worker was there for it
+    assert await status() == "queued"
+    await put_tenant(site.admin, site.tenant, status="active")
+    await until(succeeded)
+    # The list once more: who is in use stays so.
+    answer = await site.admin.post("/v1/tenants/import", **sent)
+    assert answer.json() == {"created": 0, "updated": 0, "unchanged": 1}
+    assert (await site.admin.get(site.path)).json()["status"] == "active"
 
 
 async def exported(site: Site) -> list[dict[str, Any]]:
