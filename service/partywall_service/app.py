@@ -153,6 +153,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
             jobs_url,
             prefix=settings.key_prefix,
             keep=settings.jobs_keep,
+            metering=settings.metering,
         )
     )
     keeper = None
