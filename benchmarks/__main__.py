@@ -18,6 +18,7 @@ from benchmarks import (
     report,
     rollup,
     setup,
+    tenants,
 )
 
 MEASUREMENTS = {
@@ -32,6 +33,7 @@ MEASUREMENTS = {
     "pages": pages,
     "quotas": quotas,
     "rollup": rollup,
+    "tenants": tenants,
 }
 
 
