@@ -15,7 +15,16 @@ sys.meta_path[:] = [one for one in sys.meta_path if type(one).__module__ != pyga
 
 _STYLE = (files(__package__) / "static" / "chart.css").read_text()
 _SVG = "{http://www.w3.org/2000/svg}"
-_FONTS = Style(font_family="system-ui, sans-serif", label_font_size=13, legend_font_size=13)
+_FONTS = Style(
+    font_family="system-ui, sans-serif",
+    label_font_size=12,
+    major_label_font_size=12,
+    legend_font_size=13,
+)
+_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
+"""Seconds between the lines of a chart of times, so that they are read as clocks are."""
+
+_LINES = 4
 _LABELS = 6
 """Along the bottom, about: more would not fit a phone."""
 
@@ -24,11 +33,13 @@ def draw(chart: Chart) -> bytes:
     """The picture; some milliseconds of work, so not for the event loop."""
     shown = [one for one in chart.series if not one.table_only]
     labels = chart.labels
+    top = max([1, *(value or 0 for one in shown for value in one.values)])
     kind = pygal.StackedBar if chart.stacked else pygal.Line
     graph = kind(
         width=480,
         height=240,
         margin=8,
+        margin_bottom=8 if len(shown) < 3 or len(shown) % 2 == 0 else 30,  # it forgets half a row
         spacing=8,
         style=_FONTS,
         css=[f"inline:{_STYLE}"],
@@ -46,9 +57,8 @@ def draw(chart: Chart) -> bytes:
         value_formatter=lambda value: chart.say(value),
         min_scale=3,
         max_scale=5,
-        range=(0, max([1, *(value or 0 for one in shown for value in one.values)]))
-        if not chart.stacked
-        else None,
+        range=None if chart.stacked else (0, top),
+        y_labels=_ticks(top) if chart.name == "time" and shown else None,
         show_dots=False,
         allow_interruptions=True,
         stroke_style={"width": 2},
@@ -59,6 +69,13 @@ def draw(chart: Chart) -> bytes:
     graph.add_xml_filter(_still)
     picture: str = graph.render(is_unicode=True)
     return picture.encode()
+
+
+def _ticks(top: float) -> list[float]:
+    """Where the lines are, from 0 to over `top` seconds."""
+    day = 86_400
+    apart = next((one for one in _TICKS if one * _LINES >= top), day * -(-top // (day * _LINES)))
+    return [apart * number for number in range(int(-(-top // apart)) + 1)]
 
 
 def _still(root: Element) -> Element:
