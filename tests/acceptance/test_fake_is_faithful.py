@@ -223,8 +223,10 @@ async def faults(at: Place) -> Told:
         ("/v1/usage", b'{"instance": "i", "sequence": 1, "age": 0}'),
         (
             "/v1/usage",
-            b'{"instance": "i", "sequence": 1, "age": 0,'
-            b' "usage": [{"tenant": "x", "meters": {"requests.2xx": 0}}]}',
+            (
+                b'{"instance": "i", "sequence": 1, "age": 0,'
+                b' "usage": [{"tenant": "x", "meters": {"requests.2xx": 0}}]}'
+            ),
         ),
     ]:
         note_answer(told, await at.http.post(path, content=body))
