@@ -8,18 +8,18 @@ from psycopg import sql
 
 
 async def keys_with(client: redis.asyncio.Redis, text: str, prefix: str) -> list[str]:
-    """Keys whose name has `text`; and those of one installation, and arq's, that hold it.
+    """Keys of one installation, and arq's, whose name has `text`, or that hold it.
 
     Args:
-        client: of the server, which others may share.
-        text: what nobody else uses.
+        client: of the server, which other installations may share.
+        text: what no other tenant of this one has in it.
         prefix: what the installation's keys have in them.
     """
     found = []
     async for name in client.scan_iter(count=10_000):
         key = name.decode()
         ours = prefix in key or key.startswith("arq:")
-        if text in key or (ours and text in repr(await _content(client, name))):
+        if ours and (text in key or text in repr(await _content(client, name))):
             found.append(key)
     return sorted(found)
 

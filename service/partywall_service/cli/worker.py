@@ -92,6 +92,8 @@ def _names(settings: type, *attributes: str) -> bool:
 
 
 def _maintain(told: "Settings", options: dict[str, Any]) -> None:
+    import logging
+
     from partywall_service.maintenance.worker import maintenance_worker
     from partywall_workers import command
     from partywall_workers.keys import queue_name
@@ -100,6 +102,8 @@ def _maintain(told: "Settings", options: dict[str, Any]) -> None:
     options["queue_name"] = queue_name(told.key_prefix)
     limits_url = _limits_url(told)
     database_url = _database_url(told)
+    # Each job says that it starts and ends, and there is one a second.
+    logging.getLogger("arq.worker").setLevel(logging.WARNING)
     command.run(lambda: maintenance_worker(told, database_url, limits_url, **options))
 
 

@@ -1,6 +1,5 @@
 """The worker that runs the maintenance jobs, and nothing else."""
 
-import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -71,8 +70,6 @@ def maintenance_worker(
     Raises:
         CannotRun: an option cannot be.
     """
-    # Each job says that it starts and ends, and there is one a second.
-    logging.getLogger("arq.worker").setLevel(logging.WARNING)
     engine = create_ledger_engine(database_url)
     stack = AsyncExitStack()
     stack.push_async_callback(engine.dispose)

@@ -28,7 +28,8 @@ async def test_it_reads_usage_as_that_tenant(visitor: Browser, usage: SimpleName
 async def test_every_other_page_is_refused_alike_whether_there_is_such_a_tenant(
     visitor: Browser,
 ) -> None:
-    await visitor.parts.ledger.put_tenant("other", tier="free", actor="test")
+    for tenant in ("acme", "other"):
+        await visitor.parts.ledger.put_tenant(tenant, tier="free", actor="test")
     own = await visitor.as_("tenant:acme")
     for path in ("/tenants/{}", "/tenants/{}/usage", "/tenants/{}/charts/jobs.svg"):
         answers = [await own.get(path.format(one)) for one in ("other", "nobody")]
