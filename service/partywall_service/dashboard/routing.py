@@ -88,7 +88,14 @@ def _to_sign_in(request: Request) -> Response:
     if request.method != "GET":
         return go(SIGN_IN)
     asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return go(f"{SIGN_IN}?next={quote(asked, safe='/')}")
+    to = f"{SIGN_IN}?next={quote(asked, safe='/')}"
+    if not from_elsewhere(request):
+        return go(to)
+    # The browser keeps the cookie back while it follows another site's link, redirects included;
+    # to a page of ours it sends it along, and the form goes on to what was asked for.
+    answer = page(request, "arrival", {"to": to})
+    answer.headers["Refresh"] = f"0; url={to}"
+    return answer
 
 
 def _error_page(request: Request, error: Exception) -> Response:

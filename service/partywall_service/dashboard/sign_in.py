@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from partywall_service.api.deps import PartsDep
+from partywall_service.api.deps import Parts, PartsDep
 from partywall_service.api.problems import Problem
 from partywall_service.dashboard.access import (
     HOME,
@@ -12,6 +12,7 @@ from partywall_service.dashboard.access import (
     drop,
     keep,
     next_page,
+    session_of,
 )
 from partywall_service.dashboard.pages import go, page, static_file
 from partywall_service.dashboard.routing import PageRoute, PublicRoute
@@ -23,9 +24,13 @@ private = APIRouter(prefix=HOME, route_class=PageRoute)
 
 
 @public.get("/sign-in")
-async def ask_token(request: Request) -> Response:
-    """The form."""
-    return _form(request, request.query_params.get("next"))
+async def ask_token(request: Request, parts: PartsDep) -> Response:
+    """The form; who has signed in needs none."""
+    asked = request.query_params.get("next")
+    session = session_of(request)
+    if session is not None and await _is_known(parts, session.token):
+        return go(next_page(asked))
+    return _form(request, asked)
 
 
 @public.post("/sign-in")
@@ -35,11 +40,7 @@ async def sign_in(request: Request, parts: PartsDep) -> Response:
     token = form.get("token")
     if not isinstance(token, str) or not 0 < len(token := token.strip()) <= LONGEST_TOKEN:
         return _form(request, form.get("next"), refused=_REFUSED)
-    try:
-        await parts.authenticator.authenticate(token)
-    except Problem as problem:
-        if problem.slug != "unauthenticated":
-            raise
+    if not await _is_known(parts, token):
         return _form(request, form.get("next"), refused=_REFUSED)
     answer = go(next_page(form.get("next")))
     keep(request, answer, Session.begin(token))
@@ -61,6 +62,16 @@ async def get_static(name: str) -> Response:
     if found is None:
         raise Problem("not-found", "There is no such file.")
     return found
+
+
+async def _is_known(parts: Parts, token: str) -> bool:
+    try:
+        await parts.authenticator.authenticate(token)
+    except Problem as problem:
+        if problem.slug != "unauthenticated":
+            raise
+        return False
+    return True
 
 
 def _form(request: Request, asked: object, *, refused: str | None = None) -> Response:

@@ -82,6 +82,19 @@ async def test_a_form_of_another_site_is_not_heard(visitor: Browser) -> None:
         assert not visitor.http.cookies
 
 
+async def test_a_link_of_another_site_goes_on_by_a_page_of_ours(admin: Browser) -> None:
+    """The browser sends no cookie along with the link, and does with what that page leads to."""
+    there = f"{HOME}/sign-in?next=/dashboard/policy%3Fa%3Db"
+    answer = await admin.another().http.get(
+        f"{HOME}/policy?a=b", headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert answer.url.path == f"{HOME}/policy"
+    assert answer.headers["refresh"] == f"0; url={there}"
+    assert f'href="{there}"' in answer.text
+    assert (await admin.http.get(there)).url == f"http://sidecar{HOME}/policy?a=b"
+    assert (await admin.another().http.get(there)).url.path == f"{HOME}/sign-in"
+
+
 async def test_a_browser_that_says_less_may_sign_in(visitor: Browser) -> None:
     for headers in [{"Origin": "http://sidecar"}, {}]:
         visitor.http.headers.pop("Sec-Fetch-Site", None)
