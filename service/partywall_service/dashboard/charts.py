@@ -1,6 +1,7 @@
 """Charts as pictures: pygal's SVG, without its scripts and addresses, in the page's own colours."""
 
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from xml.etree.ElementTree import Element
 
@@ -39,6 +40,7 @@ def draw(chart: Chart) -> bytes:
         width=480,
         height=240,
         margin=8,
+        margin_left=14,  # on a phone the labels are larger than it knows
         margin_bottom=8 if len(shown) < 3 or len(shown) % 2 == 0 else 30,  # it forgets half a row
         spacing=8,
         style=_FONTS,
@@ -65,10 +67,19 @@ def draw(chart: Chart) -> bytes:
         title=None,
     )
     for one in shown:
-        graph.add(one.title, list(one.values))
+        graph.add(one.title, list(one.values), show_dots=_has_lone(one.values))
     graph.add_xml_filter(_still)
     picture: str = graph.render(is_unicode=True)
     return picture.encode()
+
+
+def _has_lone(values: Sequence[float | None]) -> bool:
+    """Whether a value has none beside it: a line of one point is none."""
+    around = (None, *values, None)
+    return any(
+        one is not None and before is None and after is None
+        for before, one, after in zip(around, values, around[2:], strict=False)
+    )
 
 
 def _ticks(top: float) -> list[float]:
