@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from partywall_service.policy.model import Rate, Unit
 
 _WINDOWS: Mapping[int, str] = {
-    1: "second",
-    60: "minute",
-    3600: "hour",
-    86_400: "day",
-    7 * 86_400: "week",
-    30 * 86_400: "30 days",
+    1: "a second",
+    60: "a minute",
+    3600: "an hour",
+    86_400: "a day",
+    7 * 86_400: "a week",
+    30 * 86_400: "in 30 days",
 }
 _PARTS = ((86_400, "d"), (3600, "h"), (60, "min"))
 _MANY = "KMGTP"
@@ -44,13 +44,13 @@ def amount(value: int | None, unit: Unit = "count") -> str:
 
 
 def window(seconds: int) -> str:
-    """`minute`, or `90 s`."""
-    return _WINDOWS.get(seconds) or duration(seconds)
+    """`a minute`, or `in 1 min 30 s`."""
+    return _WINDOWS.get(seconds) or f"in {duration(seconds)}"
 
 
 def rate(one: Rate) -> str:
     """`1,000 a minute`."""
-    return f"{number(one.quota)} in {window(one.window)}" if _odd(one) else _plain(one)
+    return f"{number(one.quota)} {window(one.window)}"
 
 
 def rates(several: Sequence[Rate]) -> str:
@@ -94,12 +94,3 @@ def machine(at: datetime) -> str:
 def milliseconds(value: int) -> datetime:
     """The instant of milliseconds since the epoch."""
     return datetime.fromtimestamp(value / 1000, UTC)
-
-
-def _odd(one: Rate) -> bool:
-    return one.window not in _WINDOWS or _WINDOWS[one.window][0].isdigit()
-
-
-def _plain(one: Rate) -> str:
-    name = _WINDOWS[one.window]
-    return f"{number(one.quota)} {'an' if name == 'hour' else 'a'} {name}"
