@@ -12,11 +12,13 @@
 | `server_dir` | an empty directory with a path short enough for sockets |
 | `sidecar` | starts `partywall serve` processes |
 
-A server that cannot start fails the run: nothing here skips.
+A server that cannot start fails the run: nothing here skips. Only a browser may be missing, and not
+in CI (`tests.support.browser`).
 """
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,9 +34,11 @@ from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
 from tests.support.cluster import ValkeyCluster, running_cluster
 from tests.support.run import RUN_DIR, TestRun, controlled_run
+from tests.support.screenshots import SCREENSHOTS, taken_since
 from tests.support.sidecar import ADMIN_TOKEN, QUOTAS, Sidecar
 
 SOAK = os.environ.get("PARTYWALL_SOAK") == "1"
+BEGAN = time.time()
 
 _slow_is_fine = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
@@ -72,6 +76,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop them, also after a Ctrl-C."""
     if stack := config.stash.get(_run_stack, None):
         stack.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where there are pictures of the dashboard, if this run took any."""
+    if taken := taken_since(BEGAN):
+        terminalreporter.write_line(f"{taken} screenshots of the dashboard: {SCREENSHOTS}")
 
 
 @pytest.fixture(scope="session")
