@@ -4,24 +4,20 @@ Tests that change anything bring a tenant of their own.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, StorageState
+from playwright.async_api import Browser, Cookie
 
 from tests.acceptance.asking import new_token, put_tenant
 from tests.browser.installation import POLICY, fill
-from tests.support.browser import DESKTOP, PHONE, Visitor, running_chromium
+from tests.support.browser import Visitor, new_visitor, running_chromium
 from tests.support.run import TestRun
 from tests.support.shared import shared_sidecars
 from tests.support.sidecar import ADMIN_TOKEN, Sidecar
-
-PATIENCE = 15_000
-"""Milliseconds that a page may take on a busy machine."""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -68,78 +64,47 @@ async def tenant_token(shown: Sidecar) -> str:
 
 
 class VisitorFactory(Protocol):
-    """`visitor(token)`: somebody who has signed in; without a token, who has not."""
+    """`visitor(token)`: somebody who has signed in; without a token, who has not.
 
-    async def __call__(
-        self,
-        token: str | None = None,
-        *,
-        script: bool = False,
-        size: tuple[int, int] = DESKTOP,
-    ) -> Visitor: ...
+    Scripts do not run in the browser, as the pages need none; `script` lets them, for tools that
+    look at the page from within. Of either kind there is one at a time.
+    """
+
+    async def __call__(self, token: str | None = None, *, script: bool = False) -> Visitor: ...
 
 
 @pytest.fixture(scope="session")
-def sessions() -> dict[str, StorageState]:
-    """What browsers keep of who has signed in, by token: to sign in takes a moment."""
+def visitors() -> dict[bool, Visitor]:
+    """Those there are, by whether scripts run: a new browser context costs more than most tests."""
     return {}
 
 
-@asynccontextmanager
-async def _visitors(
-    chromium: Browser, shown: Sidecar, sessions: dict[str, StorageState]
-) -> AsyncIterator[VisitorFactory]:
-    made: list[Visitor] = []
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def visitor(
+    chromium: Browser, shown: Sidecar, visitors: dict[bool, Visitor]
+) -> VisitorFactory:
+    """Visitors, each as new as if nobody had been there before."""
+    sessions: dict[str, list[Cookie]] = {}
 
-    async def come(
-        token: str | None = None,
-        *,
-        script: bool = False,
-        size: tuple[int, int] = DESKTOP,
-    ) -> Visitor:
-        width, height = size
-        context = await chromium.new_context(
-            base_url=shown.url,
-            is_mobile=size == PHONE,
-            java_script_enabled=script,
-            reduced_motion="reduce",  # so that what is scrolled to is there
-            storage_state=sessions.get(token) if token else None,
-            viewport={"width": width, "height": height},
-        )
-        context.set_default_timeout(PATIENCE)
-        one = Visitor(context, await context.new_page(), shown.url)
-        made.append(one)
+    async def come(token: str | None = None, *, script: bool = False) -> Visitor:
+        if script not in visitors:
+            visitors[script] = await new_visitor(chromium, shown.url, script=script)
+        one = visitors[script]
+        await one.begin_anew(sessions.get(token or "", []))
         if token and token not in sessions:
             await one.sign_in(token)
-            sessions[token] = await context.storage_state()
+            sessions[token] = await one.context.cookies()
         return one
 
-    yield come
-    for one in made:
-        await one.context.close()
-    assert [one.faults for one in made] == [[] for _ in made]
+    return come
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def visitor(
-    chromium: Browser, shown: Sidecar, sessions: dict[str, StorageState]
-) -> AsyncIterator[VisitorFactory]:
-    """Visitors, whose pages must have been without a fault in the end.
-
-    Scripts do not run in their browsers, as the pages need none; `script` lets them, for tools that
-    look at the page from within.
-    """
-    async with _visitors(chromium, shown, sessions) as come:
-        yield come
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def lasting_visitor(
-    chromium: Browser, shown: Sidecar, sessions: dict[str, StorageState]
-) -> AsyncIterator[VisitorFactory]:
-    """Likewise, for all tests of a file."""
-    async with _visitors(chromium, shown, sessions) as come:
-        yield come
+@pytest.fixture(autouse=True)
+def _without_a_fault(visitors: dict[bool, Visitor]) -> Iterator[None]:
+    """No test ends well on whose pages something was wrong."""
+    yield
+    faults = [fault for one in visitors.values() for fault in one.take_faults()]
+    assert faults == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")

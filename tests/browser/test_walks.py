@@ -23,7 +23,7 @@ async def walk(one: Visitor) -> dict[str, str]:
         shape = re.sub(r"tenants/[^/?]+|(cursor|tenant)=[^&]+", r"\1", path)
         if shape not in shapes:
             shapes.add(shape)
-            seen[path] = await one.open(path)
+            seen[path] = await one.open(path, pictures=False)
             ahead += await one.links()
     return seen
 

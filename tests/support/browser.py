@@ -7,7 +7,7 @@ import html
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Cookie,
+    Dialog,
     Page,
     Request,
     Response,
@@ -36,6 +38,9 @@ PHONE = (360, 740)
 HOME = "/dashboard"
 SIGN_IN = f"{HOME}/sign-in"
 
+_NOWHERE = f"{HOME}/static/icon.svg"
+"""A blank page is another site's, and to go there and back costs two processes."""
+
 BROWSER_TESTS = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
 """The marks of such tests: all in one process, so that one Chromium serves them."""
 
@@ -49,6 +54,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_PATIENCE = 15_000
+"""Milliseconds that a page may take on a busy machine."""
+
 _STANDARDS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 _COLOURS = "color-contrast"
 
@@ -87,6 +95,17 @@ async def running_chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+async def new_visitor(browser: Browser, origin: str, *, script: bool) -> "Visitor":
+    """Somebody at the browser; `script` says whether pages' scripts run."""
+    context = await browser.new_context(
+        base_url=origin,
+        java_script_enabled=script,
+        reduced_motion="reduce",  # so that what is scrolled to is there
+    )
+    context.set_default_timeout(_PATIENCE)
+    return Visitor(context, await context.new_page(), origin)
+
+
 class Visitor:
     """Somebody at a browser of their own, with cookies of their own.
 
@@ -104,13 +123,28 @@ class Visitor:
         self.origin = origin
         self.faults: list[str] = []
         self._refusals: set[int] = set()
-        self._sites = [origin]
+        self._sites = {origin}
         context.on("console", self._console)
         context.on("weberror", lambda error: self.faults.append(f"error: {error.error}"))
         context.on("request", self._request)
         context.on("requestfailed", self._failed)
         context.on("response", self._response)
-        context.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        context.on("dialog", self._dialog)
+
+    async def begin_anew(self, cookies: Sequence[Cookie]) -> None:
+        """As somebody else, who has these cookies, at a window of the usual size."""
+        await self.page.goto(_NOWHERE)
+        await self.context.clear_cookies()
+        await self.context.add_cookies(cookies)
+        await self.resize(DESKTOP)
+        await self.prefer("light")
+        self._refusals.clear()
+        self._sites = {self.origin}
+
+    def take_faults(self) -> list[str]:
+        """The faults so far, which are forgotten then."""
+        found, self.faults = self.faults, []
+        return found
 
     def may_be_refused(self, *statuses: int) -> None:
         """Pages may from now on be answered so, and that is no fault."""
@@ -119,7 +153,7 @@ class Visitor:
     async def play_another_site(self, body: str) -> None:
         """Goes to a page of another site: another name of this machine is one."""
         site = self.origin.replace("127.0.0.1", "localhost")
-        self._sites.append(site)
+        self._sites.add(site)
 
         async def answer(route: Route) -> None:
             await route.fulfill(content_type="text/html", body=f"<!doctype html>{body}")
@@ -128,15 +162,20 @@ class Visitor:
         await self.page.goto(f"{site}/")
         await self.context.unroute(f"{site}/**", answer)
 
-    async def open(self, path: str, *, status: int = 200) -> str:
+    async def open(self, path: str, *, status: int = 200, pictures: bool = True) -> str:
         """Goes to a page by its address.
+
+        Args:
+            path: of the address.
+            status: that it is answered with.
+            pictures: whether to wait for those that are seen at once.
 
         Returns:
             Its HTML.
         """
         if status >= 400:
             self.may_be_refused(status)
-        answer = await self.page.goto(path)
+        answer = await self.page.goto(path, wait_until="load" if pictures else "domcontentloaded")
         assert answer is not None
         assert answer.status == status, f"{path}: {answer.status}"
         return await answer.text()
@@ -216,6 +255,10 @@ class Visitor:
         }
         found = AxeResults(await self.page.evaluate("(options) => axe.run(options)", options))
         return found.generate_report() if found.violations_count else ""
+
+    async def _dialog(self, dialog: Dialog) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
 
     def _console(self, message: ConsoleMessage) -> None:
         # What failed to load is told by its response, which says whether it may be so.
