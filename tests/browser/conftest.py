@@ -20,20 +20,20 @@ from tests.support.shared import shared_sidecars
 from tests.support.sidecar import ADMIN_TOKEN, Sidecar
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def chromium() -> AsyncIterator[Browser]:
     async with running_chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _started(chromium: Browser, test_run: TestRun) -> Iterator[Sidecar]:
     # The browser comes first: where there is none, nothing need be started.
     with shared_sidecars(test_run, POLICY) as (one,):
         yield one
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def shown(_started: Sidecar) -> Sidecar:
     """The sidecar whose dashboard is looked at."""
     async with _started.client() as client:
@@ -41,14 +41,14 @@ async def shown(_started: Sidecar) -> Sidecar:
     return _started
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def api(shown: Sidecar) -> AsyncIterator[httpx.AsyncClient]:
     """Its REST API, for the admin."""
     async with shown.client() as client:
         yield client
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def tenant(api: httpx.AsyncClient) -> str:
     """A tenant of this test alone, of the tier free."""
     name = f"shop-{uuid4().hex[:8]}"
@@ -56,7 +56,7 @@ async def tenant(api: httpx.AsyncClient) -> str:
     return name
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def tenant_token(shown: Sidecar) -> str:
     """The token with which acme sees its own page."""
     async with shown.client() as client:
@@ -73,13 +73,13 @@ class VisitorFactory(Protocol):
     async def __call__(self, token: str | None = None, *, script: bool = False) -> Visitor: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def visitors() -> dict[bool, Visitor]:
     """Those there are, by whether scripts run: a new browser context costs more than most tests."""
     return {}
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def visitor(
     chromium: Browser, shown: Sidecar, visitors: dict[bool, Visitor]
 ) -> VisitorFactory:
@@ -107,7 +107,7 @@ def _without_a_fault(visitors: dict[bool, Visitor]) -> Iterator[None]:
     assert faults == []
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def admin(visitor: VisitorFactory) -> Visitor:
     """The admin, signed in, without scripts."""
     return await visitor(ADMIN_TOKEN)

@@ -68,7 +68,7 @@ def page(request: pytest.FixtureRequest) -> Page:
     return given
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def reader(page: Page, visitor: VisitorFactory, tenant_token: str) -> Visitor:
     """Somebody at the page, with scripts, which these tests look with."""
     token = {"admin": ADMIN_TOKEN, "tenant": tenant_token, "nobody": None}[page.who]

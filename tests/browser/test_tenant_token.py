@@ -12,7 +12,7 @@ pytestmark = BROWSER_TESTS
 OTHERS = ("clinic", "hammer", "globex", "newcomer", "parted", "o-hara", "walk-in", "t-0", LONGEST)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def acme(visitor: VisitorFactory, tenant_token: str) -> Visitor:
     """Somebody of acme's."""
     return await visitor(tenant_token)
