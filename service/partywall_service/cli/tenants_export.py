@@ -33,12 +33,17 @@ def export_tenant(
 
     A file is there once it is whole, for its owner to read.
     """
-    with sidecar(url) as api, api.lines("tenants", tenant, "export") as lines:
-        if output is None:
+    if output is None:
+        with sidecar(url) as api, api.lines("tenants", tenant, "export") as lines:
             _write(lines, sys.stdout.buffer)
-            return
-        with _whole(output) as file:
-            count = _write(lines, file)
+        return
+    # The file first: where it cannot be, nobody need be asked for what goes into it.
+    with (
+        _whole(output) as file,
+        sidecar(url) as api,
+        api.lines("tenants", tenant, "export") as lines,
+    ):
+        count = _write(lines, file)
     typer.echo(f"{count:,} lines about {tenant} are in {output}", err=True)
 
 
