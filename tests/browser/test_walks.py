@@ -13,14 +13,14 @@ pytestmark = BROWSER_TESTS
 async def walk(one: Visitor) -> dict[str, str]:
     """Every page that is led to from the first, as HTML by its address.
 
-    Of pages that differ in their tenant or in their place in a list alone, one.
+    Of pages that differ in their tenant, place or range alone, one.
     """
     seen: dict[str, str] = {}
     shapes: set[str] = set()
     ahead = [HOME]
     while ahead:
         path = ahead.pop(0)
-        shape = re.sub(r"tenants/[^/?]+|(cursor|tenant)=[^&]+", r"\1", path)
+        shape = re.sub(r"tenants/[^/?]+|(cursor|tenant|range)=[^&]+", r"\1", path)
         if shape not in shapes:
             shapes.add(shape)
             seen[path] = await one.open(path, pictures=False)
