@@ -164,7 +164,7 @@ def _used(start: int, length: int) -> Iterator[tuple[str, str, int]]:
     wave = 1 + 0.6 * math.sin(2 * math.pi * (middle / 1440 - 0.3)) * (length < 1440)
     wave *= 1 + 0.3 * math.sin(2 * math.pi * middle / (7 * 1440)) + (start // 1440 % 5) / 20
     slow = 10 if length == 1 else 1
-    for tenant, rate, latency in (("acme", 40, 30_000), ("clinic", 2, 20_000 * slow)):
+    for tenant, rate, latency in (("acme", 60, 30_000), ("clinic", 2, 20_000 * slow)):
         count = round(rate * wave * length)
         counted: Callable[[float], int] = lambda part, count=count: round(count * part)  # noqa: E731
         yield tenant, "limits.requests.admitted", counted(1)

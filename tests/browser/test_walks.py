@@ -57,7 +57,7 @@ async def test_who_is_noisy_and_who_suffers_is_told_with_the_reason(admin: Visit
     await admin.open(HOME)
     said = await admin.page.get_by_role("region", name="Noisy tenants and victims").inner_text()
     assert re.search(r"hammer\s+noisy.*requests", said)
-    assert re.search(r"clinic\s+victim.*its requests took 200\.0 ms each", said)
+    assert re.search(r"clinic\s+victim.*its requests took \d+\.\d ms each", said)
     queues = await admin.page.get_by_role("region", name="The busiest queues").inner_text()
     assert re.search(r"hammer\s+free\s+20\s.*paused", queues)
 
