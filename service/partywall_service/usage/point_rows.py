@@ -16,37 +16,34 @@ _MINUTES = text("""
     ORDER BY start, meter
 """)
 
-_HOURS = text("""
-    WITH open_hours AS MATERIALIZED (
+_OPEN_HOURS = """open_hours AS MATERIALIZED (
         SELECT start FROM usage_pending WHERE step = 'hour' AND start >= :start AND start < :end
         UNION
         SELECT start FROM unnest(CAST(:fresh AS timestamptz[])) AS fresh (start)
         WHERE start >= :start AND start < :end AND start >= coalesce((
             SELECT CAST(value AS timestamptz) FROM usage_state WHERE name = :minutes_from
         ), '-infinity')
-    )
-    SELECT start, meter, value FROM usage_hours
-    WHERE tenant = :tenant AND start >= :start AND start < :end
-        AND start NOT IN (SELECT start FROM open_hours)
-    UNION ALL
-    SELECT minute.start, meter, value FROM open_hours CROSS JOIN LATERAL (
+    )"""
+
+_MINUTES_OF_OPEN_HOURS = """SELECT minute.start, meter, value FROM open_hours CROSS JOIN LATERAL (
         SELECT start, meter, value FROM usage_minutes
         WHERE tenant = :tenant AND start >= :start AND start < :end
             AND start >= open_hours.start AND start < open_hours.start + interval '1 hour'
         OFFSET 0
-    ) AS minute
-    ORDER BY start, meter
-""")
+    ) AS minute"""
 
-_DAYS = text("""
-    WITH open_hours AS MATERIALIZED (
-        SELECT start FROM usage_pending WHERE step = 'hour' AND start >= :start AND start < :end
-        UNION
-        SELECT start FROM unnest(CAST(:fresh AS timestamptz[])) AS fresh (start)
-        WHERE start >= :start AND start < :end AND start >= coalesce((
-            SELECT CAST(value AS timestamptz) FROM usage_state WHERE name = :minutes_from
-        ), '-infinity')
-    ), open_days AS MATERIALIZED (
+_HOURS = text(f"""
+    WITH {_OPEN_HOURS}
+    SELECT start, meter, value FROM usage_hours
+    WHERE tenant = :tenant AND start >= :start AND start < :end
+        AND start NOT IN (SELECT start FROM open_hours)
+    UNION ALL
+    {_MINUTES_OF_OPEN_HOURS}
+    ORDER BY start, meter
+""")  # noqa: S608 - of the texts above, and nothing else
+
+_DAYS = text(f"""
+    WITH {_OPEN_HOURS}, open_days AS MATERIALIZED (
         SELECT start FROM usage_pending WHERE step = 'day' AND start >= :start AND start < :end
         UNION
         SELECT date_trunc('day', start, 'UTC') FROM open_hours
@@ -63,13 +60,8 @@ _DAYS = text("""
         OFFSET 0
     ) AS hour
     UNION ALL
-    SELECT minute.start, meter, value FROM open_hours CROSS JOIN LATERAL (
-        SELECT start, meter, value FROM usage_minutes
-        WHERE tenant = :tenant AND start >= :start AND start < :end
-            AND start >= open_hours.start AND start < open_hours.start + interval '1 hour'
-        OFFSET 0
-    ) AS minute
+    {_MINUTES_OF_OPEN_HOURS}
     ORDER BY start, meter
-""")
+""")  # noqa: S608 - of the texts above, and nothing else
 
 POINTS: dict[Step, TextClause] = {"minute": _MINUTES, "hour": _HOURS, "day": _DAYS}
