@@ -41,6 +41,11 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 5
 """How long requests under way may take once the sidecar is told to stop."""
 
+KEEP_ALIVE_SECONDS = 130
+"""How long an idle connection is kept: longer than clients and gateways keep theirs (uvicorn's 5 s
+is what httpx has too; nginx 60 s, Caddy 120 s), so that they close it, and no request meets a
+connection that is being closed under it."""
+
 WORKER_HANG_SECONDS = 10
 """A worker process silent for this long is replaced; importing everything may take some of it."""
 
@@ -212,6 +217,7 @@ def _config(app: Callable[..., Any] | str, workers: int = 1) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_worker_healthcheck=WORKER_HANG_SECONDS,
     )

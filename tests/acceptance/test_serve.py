@@ -80,6 +80,23 @@ async def test_a_request_under_way_is_finished_before_it_ends(sidecar: SidecarFa
     assert await asyncio.to_thread(one.process.wait, 20) == 0
 
 
+async def test_an_idle_connection_is_the_clients_to_close(sidecar: SidecarFactory) -> None:
+    """Clients keep one for 5 s (httpx) or a minute (nginx); none may be closed under a request."""
+    one = sidecar()
+    url = httpx.URL(one.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    request = b"GET /healthz HTTP/1.1\r\nHost: partywall\r\n\r\n"
+    writer.write(request)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    await reader.readexactly(len(b"ok\n"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(), 7)
+    writer.write(request)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await writer.wait_closed()
+
+
 def _listening(url: httpx.URL) -> bool:
     try:
         socket.create_connection((url.host, url.port or 80), timeout=1).close()

@@ -157,7 +157,9 @@ def main(descriptor: int, admitted: str, options: dict[str, Any]) -> None:
     turns = Turns()
     file = os.open(admitted, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     app = create_app(Handlers(turns, file), options)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    # Idle connections are the client's to close, or a request may meet one that is being closed.
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=600)
+    server = uvicorn.Server(config)
     listener = socket.socket(fileno=descriptor)
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(turns)) as runner:
         runner.run(server.serve(sockets=[listener]))
