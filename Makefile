@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTHON ?=
 # One more than there are cores: tests wait for servers about a third of their time.
-PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist loadgroup
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Its scripts name the folder it was made in; after a move they would run the old one, or nothing.
 ifneq ($(wildcard $(VENV)/made-in),)

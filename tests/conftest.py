@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -36,6 +36,7 @@ from tests.support.cluster import ValkeyCluster, running_cluster
 from tests.support.run import RUN_DIR, TestRun, controlled_run
 from tests.support.screenshots import SCREENSHOTS, taken_since
 from tests.support.sidecar import ADMIN_TOKEN, QUOTAS, Sidecar
+from tests.support.spread import ByFile
 
 SOAK = os.environ.get("PARTYWALL_SOAK") == "1"
 BEGAN = time.time()
@@ -70,6 +71,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """Keep together what shares a server."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

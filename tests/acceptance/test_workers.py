@@ -3,15 +3,16 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import psutil
 import pytest
 
-from tests.acceptance.asking import PATIENT, check, fresh_tenant, put_tenant, until
-from tests.conftest import SidecarFactory
+from tests.acceptance.asking import check, fresh_tenant, put_tenant, until
 from tests.support.processes import eventually
+from tests.support.run import TestRun
+from tests.support.shared import shared_sidecars
 from tests.support.sidecar import Sidecar
 
 QUOTAS = """
@@ -24,9 +25,11 @@ CONNECTIONS = 24
 """Enough that no process gets none of them."""
 
 
-@pytest.fixture
-def one(sidecar: SidecarFactory) -> Sidecar:
-    return sidecar(quotas=QUOTAS, env=PATIENT, arguments=["--workers", "2"])
+@pytest.fixture(scope="module")
+def one(test_run: TestRun) -> Iterator[Sidecar]:
+    """For all of them, since to start its processes costs ten seconds; the last test stops it."""
+    with shared_sidecars(test_run, QUOTAS, arguments=["--workers", "2"]) as (one,):
+        yield one
 
 
 @pytest.fixture
@@ -107,16 +110,19 @@ async def test_changes_reach_all_of_them(one: Sidecar, callers: list[httpx.Async
         return await reasons() == {"tenant-suspended"}
 
     await until(felt)
-    one.quotas.write_text(QUOTAS.replace("5/hour", "7/hour"))
     await put_tenant(callers[0], acme, status="active")
 
-    async def reloaded() -> bool:
+    async def quotas() -> set[int]:
         asked = (check(client, acme, dry_run=True) for client in callers)
-        return {
-            it["windows"][0]["quota"] for it in await asyncio.gather(*asked) if it["windows"]
-        } == {7}
+        return {it["windows"][0]["quota"] for it in await asyncio.gather(*asked) if it["windows"]}
 
-    await until(reloaded)
+    for quota in (7, 5):
+        one.quotas.write_text(QUOTAS.replace("5/hour", f"{quota}/hour"))
+
+        async def reloaded(quota: int = quota) -> bool:
+            return await quotas() == {quota}
+
+        await until(reloaded)
 
 
 async def test_a_killed_worker_is_replaced(one: Sidecar, callers: list[httpx.AsyncClient]) -> None:

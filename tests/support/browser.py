@@ -41,8 +41,8 @@ SIGN_IN = f"{HOME}/sign-in"
 _NOWHERE = f"{HOME}/static/icon.svg"
 """A blank page is another site's, and to go there and back costs two processes."""
 
-BROWSER_TESTS = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.xdist_group("browser")]
-"""The marks of such tests: all in one process, so that one Chromium serves them."""
+BROWSER_TESTS = pytest.mark.asyncio(loop_scope="package")
+"""The mark of such tests: one event loop, so that one Chromium serves them."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (

@@ -1,4 +1,4 @@
-"""Sidecars as forks of a process that has imported everything already.
+"""Sidecars, hosts and workers as forks of a process that has imported everything already.
 
 To import the service costs a second and a half of processor, three quarters of a start, and the
 suite starts hundreds. What runs is the command itself, in a process and a session of its own.
@@ -10,26 +10,46 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+CONTEXT: ForkServerContext = multiprocessing.get_context("forkserver")
+"""A process has one fork server, so whoever forks in the tests does it with this."""
+
+CONTEXT.set_forkserver_preload(
+    [
+        "partywall_service.cli",
+        "partywall_service.server",
+        "tests.support.host_app",
+        "tests.support.job_worker",
+    ]
+)
 
 
 class Forked:
     """A process, with those of `subprocess.Popen`'s methods that tests use.
 
     Args:
-        arguments: of the command `partywall`.
+        target: what it runs.
+        arguments: of that; a socket among them is the process's too.
         cwd: where it runs.
         env: all of its environment.
         log: where it says what it says.
     """
 
     def __init__(
-        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path
+        self,
+        target: Callable[..., None],
+        *arguments: object,
+        cwd: Path,
+        env: Mapping[str, str],
+        log: Path,
     ) -> None:
-        self.args = ["partywall", *arguments]
-        self._process = _fork(self.args, str(cwd), dict(env), str(log))
+        self._process = CONTEXT.Process(
+            target=_run, args=(target, arguments, str(cwd), dict(env), str(log))
+        )
+        self._process.start()
         pid = self._process.pid
         assert pid is not None
         self.pid = pid
@@ -48,7 +68,7 @@ class Forked:
         self._process.join(timeout)
         code = self._process.exitcode
         if code is None:
-            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return code
 
     def send_signal(self, how: int) -> None:
@@ -66,36 +86,35 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["partywall_service.cli", "partywall_service.server"])
-    return context
+def command(arguments: Sequence[str]) -> None:
+    """The command `partywall`, to fork."""
+    sys.argv = ["partywall", *arguments]
+    from partywall_service.__main__ import main
+
+    main()
 
 
-def _fork(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> ForkServerProcess:
-    process = _context().Process(target=_run, args=(arguments, cwd, env, log))
-    process.start()
-    return process
-
-
-def _run(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:
+def _run(
+    target: Callable[..., None],
+    arguments: tuple[object, ...],
+    cwd: str,
+    env: dict[str, str],
+    log: str,
+) -> None:
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    for name, flags, target in (
+    for name, flags, descriptors in (
         (os.devnull, os.O_RDONLY, (0,)),
         (log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, (1, 2)),
     ):
         opened = os.open(name, flags, 0o600)
-        for number in target:
+        for number in descriptors:
             os.dup2(opened, number)
         os.close(opened)
     # The server that forked us may have set up streams on the descriptors it was started with.
     sys.stdin = open(0)  # noqa: SIM115 - for as long as the process lasts
     sys.stdout = open(1, "w", buffering=1)  # noqa: SIM115 - as above
     sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115 - as above
-    sys.argv = arguments
-    from partywall_service.__main__ import main
-
-    main()
+    target(*arguments)

@@ -1,11 +1,9 @@
 """Host apps (`tests.support.host_app`), each a process of its own."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from bisect import bisect_left, insort
 from collections.abc import Iterable
@@ -14,11 +12,11 @@ from typing import NamedTuple
 
 import httpx
 
+from tests.support.forked import Forked
+from tests.support.host_app import serve
+
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-
-_ROOT = Path(__file__).parents[2]
-_APP = "tests.support.host_app"
 
 
 class Admitted(NamedTuple):
@@ -48,17 +46,16 @@ class Host:
 
     def __init__(self, directory: Path, sidecar_url: str, token: str, **options: object) -> None:
         self._directory = directory
-        self._options = json.dumps(options)
+        self._options = options
         self._env = {
             **{name: value for name, value in os.environ.items() if not _ours(name)},
-            "PYTHONPATH": str(_ROOT),
             "PARTYWALL_SIDECAR_URL": sidecar_url,
             "PARTYWALL_TOKEN": token,
         }
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     @property
     def log(self) -> str:
@@ -83,19 +80,15 @@ class Host:
         Args:
             ready: False returns at once.
         """
-        descriptor = self._listener.fileno()
-        admitted = str(self._directory / "admitted")
-        with (self._directory / "host.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", _APP, str(descriptor), admitted, self._options],
-                cwd=self._directory,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[descriptor],
-                start_new_session=True,
-            )
+        self.process = Forked(
+            serve,
+            self._listener,
+            str(self._directory / "admitted"),
+            self._options,
+            cwd=self._directory,
+            env=self._env,
+            log=self._directory / "host.log",
+        )
         if ready:
             self.await_ready()
 

@@ -5,12 +5,10 @@ survives kill -9. Times are of the machine's monotonic clock, which all its proc
 """
 
 import asyncio
-import json
 import logging
 import os
 import selectors
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -151,8 +149,8 @@ def _header(scope: Scope, name: bytes, default: str) -> str:
     return next((value.decode() for key, value in scope["headers"] if key == name), default)
 
 
-def main(descriptor: int, admitted: str, options: dict[str, Any]) -> None:
-    """Serves until SIGTERM."""
+def serve(listener: socket.socket, admitted: str, options: dict[str, Any]) -> None:
+    """Serves on this socket until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     turns = Turns()
     file = os.open(admitted, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -160,10 +158,5 @@ def main(descriptor: int, admitted: str, options: dict[str, Any]) -> None:
     # Idle connections are the client's to close, or a request may meet one that is being closed.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=600)
     server = uvicorn.Server(config)
-    listener = socket.socket(fileno=descriptor)
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(turns)) as runner:
         runner.run(server.serve(sockets=[listener]))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 from collections import Counter, defaultdict
@@ -15,12 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from partywall_workers.queue import FairQueue
 from tests.acceptance.asking import until
+from tests.support.forked import CONTEXT
 from tests.support.job_worker import Life, events_key, gate_key, live, told
-
-# Forked from a process that has imported everything already: a worker starts in milliseconds, and
-# shares nothing with this one.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([live.__module__])
 
 
 class Event(NamedTuple):
@@ -76,7 +71,7 @@ class Worker:
     def __init__(self, life: Life) -> None:
         self.life = life
         self.name = life.name
-        self.process: BaseProcess = _context.Process(target=live, args=(life,), daemon=True)
+        self.process: BaseProcess = CONTEXT.Process(target=live, args=(life,), daemon=True)
         self.process.start()
 
     @property

@@ -1,7 +1,7 @@
 """Sidecars that several tests share, since each costs a second to start."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.acceptance.asking import PATIENT
@@ -10,7 +10,9 @@ from tests.support.sidecar import ADMIN_TOKEN, Sidecar
 
 
 @contextmanager
-def shared_sidecars(run: TestRun, quotas: str, *, count: int = 1) -> Iterator[list[Sidecar]]:
+def shared_sidecars(
+    run: TestRun, quotas: str, *, count: int = 1, arguments: Sequence[str] = ()
+) -> Iterator[list[Sidecar]]:
     """Sidecars of one installation, on a database and a key prefix of their own.
 
     Each test brings tenants of its own.
@@ -30,7 +32,7 @@ def shared_sidecars(run: TestRun, quotas: str, *, count: int = 1) -> Iterator[li
                 "PARTYWALL_KEY_PREFIX": prefix,
                 **PATIENT,
             }
-            made.append(Sidecar(directory, env))
+            made.append(Sidecar(directory, env, arguments))
             made[-1].start()
         yield made
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.forked import Forked
+from tests.support.forked import Forked, command
 
 ADMIN_TOKEN = "pw-tests-admin-token"
 START_SECONDS = 60.0
@@ -75,9 +75,12 @@ class Sidecar:
             self._await_ready(begin)
 
     def _started(self) -> "Forked | subprocess.Popen[bytes]":
-        """The process: a fork where it only answers; where it starts others, one from nothing."""
-        if not self.arguments and "PARTYWALL_REDIS_URL" in self.env:
-            return Forked(["serve"], cwd=self.directory, env=self.env, log=self.log_path)
+        """The process: a fork; one from nothing where it starts its like, or imports otherwise."""
+        imports_alike = self.env.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+        if imports_alike and "--workers" not in self.arguments:
+            arguments = ["serve", *self.arguments]
+            log = self.log_path
+            return Forked(command, arguments, cwd=self.directory, env=self.env, log=log)
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "partywall_service", "serve", *self.arguments],

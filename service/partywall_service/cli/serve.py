@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from partywall_service.cli.errors import CliError
+from partywall_service.cli.imports import uncollected
 from partywall_service.cli.options import example
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def serve(
     flags = {"config": config, "host": host, "port": port}
     settings = read_settings({name: value for name, value in flags.items() if value is not None})
 
-    from partywall_service import server
+    with uncollected():
+        from partywall_service import server
 
     try:
         server.serve(settings, workers=workers, with_worker=with_worker)

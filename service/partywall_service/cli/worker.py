@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from partywall_service.cli.errors import CliError
+from partywall_service.cli.imports import uncollected
 from partywall_service.cli.options import example
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def _names(settings: type, *attributes: str) -> bool:
 def _maintain(told: "Settings", options: dict[str, Any]) -> None:
     import logging
 
-    from partywall_service.maintenance.worker import maintenance_worker
+    with uncollected():
+        from partywall_service.maintenance.worker import maintenance_worker
     from partywall_workers import command
     from partywall_workers.keys import queue_name
 

@@ -1,4 +1,4 @@
-"""Pages as responses: templates, compiled once, and headers that keep a browser on its guard."""
+"""Pages as responses: templates, compiled at their first use, and headers that guard a browser."""
 
 import hashlib
 from collections.abc import Mapping
@@ -94,9 +94,6 @@ def _environment() -> Environment:
     environment.tests["away"] = lambda value: isinstance(value, Away)
     environment.globals["static"] = {name: _address(name) for name in _FILES}
     environment.globals["home"] = HOME
-    # Now, since compiling one under way would hold up the requests beside it.
-    for name in environment.list_templates():
-        environment.get_template(name)
     return environment
 
 
