@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _signs(cls, secret: str | None, info: ValidationInfo) -> str | None:
-        if secret is None:
+        if not secret:  # compose files pass on what is not set as empty
             if info.data.get("webhook_urls"):
                 raise ValueError(f"webhooks are signed, and there is no secret: {_SECRET}")
             return None

@@ -84,6 +84,7 @@ def test_a_sidecar_that_cannot_run_says_why(
     ("urls", "secret", "said"),
     [
         ("https://ops.example/hook", None, "PARTYWALL_WEBHOOK_SECRET: webhooks are signed"),
+        ("https://ops.example/hook", "", "PARTYWALL_WEBHOOK_SECRET: webhooks are signed"),
         ("https://ops.example/hook", "c2hvcnQ=", "expected base64 of 16 to 64 random bytes"),
         ("https://ops.example/hook", "no base64, but long", "PARTYWALL_WEBHOOK_SECRET: expected"),
         ("ops.example/hook", "c2hvcnQ=", "PARTYWALL_WEBHOOK_URLS: expected URLs such as https://"),
@@ -105,8 +106,21 @@ def test_webhooks_that_cannot_be_sent_are_refused_and_no_secret_is_shown(
     assert result.exit_code == 1
     assert said in result.stderr
     assert "pass@" not in result.stderr
-    assert secret is None or secret not in result.stderr
+    assert not secret or secret not in result.stderr
     assert served == []
+
+
+def test_webhook_settings_that_are_empty_are_none(
+    partywall: Partywall,
+    served: list[tuple[Settings, int, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARTYWALL_WEBHOOK_URLS", "")
+    monkeypatch.setenv("PARTYWALL_WEBHOOK_SECRET", "")
+    assert partywall("serve").exit_code == 0
+    ((settings, *_),) = served
+    assert settings.webhook_urls == ()
+    assert settings.webhook_secret is None
 
 
 def test_webhooks_may_be_several(
