@@ -231,6 +231,17 @@ def test_a_ctrl_c_stops_the_worker_with_all_that_serve_started(sidecar: SidecarF
     assert "worker.died" not in one.log
 
 
+def test_a_job_is_taken_before_an_apps_first_worker_runs_beside_that_of_serve(
+    sidecar: SidecarFactory, valkey_url: str, key_prefix: str
+) -> None:
+    one = sidecar(quotas=POLICY, arguments=["--with-worker"])
+    with redis.Redis.from_url(valkey_url) as client:
+        # It says that it lives, and what it can, at once.
+        eventually(lambda: client.exists(f"{key_prefix}:jobs:workers:_system"), seconds=60)
+    acme = tenant_of(one)
+    assert ask(one, "POST", f"{acme}/jobs", function="say", args=["hello"])["status"] == "queued"
+
+
 def test_a_dead_worker_is_started_again_and_none_outlives_a_killed_sidecar(
     sidecar: SidecarFactory,
 ) -> None:

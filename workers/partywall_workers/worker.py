@@ -36,7 +36,7 @@ from partywall_workers.errors import InvalidJob, QueueUnavailable
 from partywall_workers.job import options_of
 from partywall_workers.keys import ABORT
 from partywall_workers.leases import RENEWALS, Leases
-from partywall_workers.policy import CRON_TENANT, DEFAULT_LANE, JobPolicy
+from partywall_workers.policy import CRON_TENANT, DEFAULT_LANE, SYSTEM_LANE, JobPolicy
 from partywall_workers.presence import Presence
 from partywall_workers.queue import FairQueue
 from partywall_workers.redis import FairRedis
@@ -301,13 +301,11 @@ class FairWorker(Worker):
             self._pool = FairRedis(pool.connection_pool, default_queue_name=self.queue_name)
         pool = self.pool
         pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
-        # Cron jobs are nobody's to enqueue: a worker of nothing else makes no function unknown.
-        functions = [name for name, one in self.functions.items() if not isinstance(one, CronJob)]
         parts = self._parts = _Parts(
             FairQueue(pool, keep=self.keep_result_s),
             Leases(pool.scripts, self._lease),
             Releases(pool.scripts),
-            Presence(pool, self.worker_id, self.lanes, functions),
+            Presence(pool, self.worker_id, self.lanes, self._functions_for_tenants()),
         )
         self.ctx["redis"] = pool
         logger.info(
@@ -330,6 +328,13 @@ class FairWorker(Worker):
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 return
+
+    def _functions_for_tenants(self) -> list[str]:
+        """What tenants may enqueue, once any worker has said so: other names are then unknown."""
+        if set(self.lanes) <= {SYSTEM_LANE}:
+            return []  # no tenant's job comes to it
+        # Nor are cron jobs anybody's to enqueue.
+        return [name for name, one in self.functions.items() if not isinstance(one, CronJob)]
 
     async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's says nothing
         """Claims what may run, starts it, or waits until something may; True: a burst is over."""

@@ -10,6 +10,8 @@ from arq.jobs import JobStatus
 from redis.exceptions import ConnectionError as RedisGone
 
 from partywall.context import current_tenant
+from partywall_workers.errors import UnknownFunction
+from partywall_workers.policy import SYSTEM_LANE, SYSTEM_POLICY, SYSTEM_TENANT
 from partywall_workers.worker import FairWorker
 from tests.servers.workers.working import Ctx, Held, Work
 
@@ -144,6 +146,30 @@ async def test_a_worker_of_cron_jobs_alone_makes_no_function_unknown(work: Work)
     await work.burst(other, cron_jobs=[at_startup(tidy)])
     assert await handle.result(timeout=1) == "done"
     assert await work.queue.functions() == {other.__qualname__}
+
+
+async def test_a_function_of_the_system_lane_is_no_tenants_and_makes_none_unknown(
+    work: Work,
+) -> None:
+    async def notify(ctx: Ctx) -> str:
+        return "told"
+
+    async def other(ctx: Ctx) -> str:
+        return "done"
+
+    await work.queue.set_policy(SYSTEM_TENANT, SYSTEM_POLICY)
+    await work.burst(notify, lanes=(SYSTEM_LANE,))
+    assert await work.queue.functions() == frozenset()
+    waiting = await work.enqueue(other)  # of a worker that has yet to start
+    await work.enqueue(notify, _job_id="lost")  # as any other name that nobody knows
+    await work.burst(other)
+    assert await waiting.result(timeout=1) == "done"
+    assert (await work.queue.get("acme", "lost")).status == "dead"
+    with pytest.raises(UnknownFunction):
+        await work.enqueue(notify)
+    handle = await work.enqueue(notify, _tenant=SYSTEM_TENANT)
+    await work.burst(notify, lanes=(SYSTEM_LANE,))
+    assert await handle.result(timeout=1) == "told"
 
 
 async def test_a_cron_job_of_later_is_left_for_then(work: Work) -> None:

@@ -20,7 +20,7 @@
 local HOUR = 3600000
 local known = {}
 
--- Workers tell of no cron jobs, whose tenants begin with `_`.
+-- Workers tell only of what registered tenants may enqueue, not of what is for those with `_`.
 local function function_known(id, name)
   if id:sub(1, 1) == '_' then return true end
   if known[name] == nil then
