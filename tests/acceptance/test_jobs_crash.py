@@ -153,7 +153,7 @@ async def test_a_job_that_kills_its_worker_each_time_is_dead_after_its_tries(cre
     await crew.finished()
 
     record = await crew.queue.get("acme", "poison")
-    assert record.status == "dead"
+    assert (record.status, record.attempts) == ("dead", 2)
     assert record.error == (
         "JobExecutionFailed: max 2 retries exceeded; the worker of its last one died, or lost its "
         "lease"

@@ -127,7 +127,8 @@ class Outcome:
         error: type and message of what it failed with.
         traceback: of that.
         owed: quota items to give back if it never runs, as JSON, or nothing.
-        uncounted: it was no try of the job's own: it was handed back, or could not begin.
+        uncounted: it was no try of the job's own: it was handed back, or could not begin. Heeded
+            with `retry` and `dead`.
         refused: it could not begin for want of quota.
         consumed: its quota items are consumed.
         ran: the job's function was called.

@@ -123,7 +123,7 @@ class Try:
         if claimed.attempts > self._terms.max_tries:
             logger.warning("job %s max retries %d exceeded", self.arq_id, self._terms.max_tries)
             why = "; the worker of its last one died, or lost its lease" if claimed.ran else ""
-            return self._failed(self._exceeded(why), "dead")
+            return self._failed(self._exceeded(why), "dead", uncounted=True)
         return function
 
     def _read(self) -> None:
@@ -255,7 +255,7 @@ class Try:
         error.__cause__ = cause
         return error.with_traceback(None if cause is None else cause.__traceback__)
 
-    def _failed(self, exc: BaseException, how: Ending) -> Outcome:
+    def _failed(self, exc: BaseException, how: Ending, *, uncounted: bool = False) -> Outcome:
         text = error_text(exc)
         logger.error(
             "%6.2fs ! %s failed, %s",
@@ -271,6 +271,7 @@ class Try:
             error=text,
             traceback=traceback_text(exc),
             given_back=isinstance(exc, GiveBack),
+            uncounted=uncounted,
         )
 
     def _retried(
@@ -304,6 +305,7 @@ class Try:
         error: str = "",
         traceback: str = "",
         given_back: bool = False,
+        uncounted: bool = False,
     ) -> Outcome:
         return Outcome(
             self._claimed.ref,
@@ -314,6 +316,7 @@ class Try:
             error=error,
             traceback=traceback,
             owed=self._charge.owed(ran=self._ran, given_back=given_back),
+            uncounted=uncounted,
             consumed=self._charge.consumed,
             ran=self._ran,
         )

@@ -101,7 +101,9 @@ async def test_a_job_may_be_enqueued_at_a_later_try(work: Work) -> None:
     await work.burst(again)
     assert tries == [4, 5]
     assert (await record(work)).status == "dead"
-    assert (await record(work, "late")).error == "JobExecutionFailed: max 5 retries exceeded"
+    late = await record(work, "late")
+    assert late.error == "JobExecutionFailed: max 5 retries exceeded"
+    assert (late.attempts, late.started_at) == (5, None)
 
 
 async def test_a_worker_that_retries_nothing_fails_jobs_at_once(work: Work) -> None:
@@ -183,10 +185,13 @@ async def test_a_job_whose_worker_was_lost_tells_so_when_its_tries_are_used_up(w
     await work.enqueue("held", _job_id="it")
     for _ in range(2):
         assert len(await work.claim(lease=0)) == 1
-    await work.burst(held.function(), max_tries=2)
+    last = (await record(work)).started_at
+    assert last is not None
+    await work.burst(held.function(), max_tries=2, at=last + 5)
     assert not held.began
     told = await record(work)
-    assert told.status == "dead"
+    # The start that found this out was no try.
+    assert (told.status, told.attempts, told.started_at) == ("dead", 2, last)
     assert told.error == (
         "JobExecutionFailed: max 2 retries exceeded; the worker of its last one died, or lost its "
         "lease"

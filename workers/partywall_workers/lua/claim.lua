@@ -72,11 +72,12 @@ local function start(tenant, tag, job, fence)
   local id = tenant.id
   local key = job_key(id, job)
   local v = redis.call('HMGET', key, 'function', 'attempts', 'run_at', 'expires', 'stopped_ms',
-    'refusals', 'consumed', 'ran')
+    'refusals', 'consumed', 'ran', 'started_at')
   local attempts = tonumber(v[2] or '0') + 1
   if tenant.running then tenant.running = tenant.running + 1 end
   redis.call('HSET', key, 'status', 'running', 'attempts', attempts, 'started_at', whole(now),
     'fence', whole(fence))
+  if v[9] then redis.call('HSET', key, 'started_before', v[9]) end
   redis.call('SET', in_progress_key(id, job), 1)
   redis.call('ZADD', of('running', id), deadline, job)
   redis.call('ZADD', one_of('leases'), deadline, id .. ':' .. job)

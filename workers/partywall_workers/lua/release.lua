@@ -26,6 +26,17 @@ local function keep_deeds(key, letters)
   if string.find(letters, 's', 1, true) then redis.call('HSET', key, 'ran', 1) end
 end
 
+-- A job that died before this start could call anything stands as its last try left it.
+local function forget_start(key, attempts)
+  local before = redis.call('HGET', key, 'started_before')
+  redis.call('HSET', key, 'attempts', attempts - 1)
+  if before then
+    redis.call('HSET', key, 'started_at', before)
+  else
+    redis.call('HDEL', key, 'started_at')
+  end
+end
+
 local function retry(tenant, id, job, v, letters, delay, error, traceback, owed)
   local key = job_key(id, job)
   local attempts = tonumber(v[3])
@@ -69,6 +80,7 @@ local function release(at)
   local deeds = string.match(how, '^dead(.*)$')
   if deeds then
     keep_deeds(job_key(id, job), deeds)
+    if string.find(deeds, 'u', 1, true) then forget_start(job_key(id, job), tonumber(v[3])) end
     how = 'dead'
   end
   if letters then
