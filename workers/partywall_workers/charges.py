@@ -4,19 +4,29 @@ import json
 from hashlib import sha256
 
 from partywall import Partywall
-from partywall.errors import PartywallError, SidecarUnavailable
+from partywall.errors import (
+    ConfigurationError,
+    Forbidden,
+    PartywallError,
+    SidecarUnavailable,
+    Unauthenticated,
+)
 from partywall_workers.job import JobOptions, jittered, refusal_pause
 from partywall_workers.scripts import Claimed
 
 SIDECAR_PAUSE = 5.0
 """Seconds before a job is tried again whose quota no sidecar could decide."""
 
+NO_TOKEN = (ConfigurationError, Unauthenticated, Forbidden)
+"""What a worker without a token of scope `host` is answered, by its own client or the sidecar: the
+worker's fault and no job's, and so no more an answer than an outage is."""
+
 
 class PutOff(Exception):
     """The try could not begin; nothing of the job's own has run.
 
     Attributes:
-        error: why.
+        error: why; one of `NO_TOKEN` if it is the worker's own fault.
         refused: for want of quota.
         pause: seconds until it is worth another try; None: it is not.
     """
@@ -57,7 +67,7 @@ class Charge:
         """Takes the items, once for the job, however often this is called.
 
         Raises:
-            PutOff: they were refused, or no sidecar could say.
+            PutOff: they were refused, or no sidecar could say, or none says it to this worker.
             PartywallError: they can never be taken.
         """
         options, refusals = self._options, self._claimed.refusals
@@ -68,7 +78,7 @@ class Charge:
                 options.quota,
                 idempotency_key=self._key(f"{refusals}"),
             )
-        except SidecarUnavailable as exc:
+        except (SidecarUnavailable, *NO_TOKEN) as exc:
             raise PutOff(exc, pause=jittered(SIDECAR_PAUSE)) from exc
         if not outcome:
             refused = PartywallError(f"quota refused: no room for {', '.join(outcome.denied)}")

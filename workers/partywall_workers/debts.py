@@ -6,6 +6,7 @@ from typing import Any
 
 from partywall import Partywall
 from partywall.errors import PartywallError, SidecarUnavailable
+from partywall_workers.charges import NO_TOKEN
 from partywall_workers.redis import FairRedis
 
 _MOST = 100
@@ -19,7 +20,7 @@ async def pay_back(redis: FairRedis, sidecar: Partywall) -> None:
     A debt stays until it is paid, so any worker may die in between.
 
     Raises:
-        SidecarUnavailable: it is owed still.
+        SidecarUnavailable, ConfigurationError, Unauthenticated, Forbidden: it is owed still.
         RedisError: as is what follows.
     """
     commands: Any = redis  # redis-py's annotations are those of both its faces
@@ -29,7 +30,7 @@ async def pay_back(redis: FairRedis, sidecar: Partywall) -> None:
         tenant, items = debt["tenant"], debt["items"]
         try:
             await sidecar.release(tenant, items, idempotency_key=debt["key"])
-        except SidecarUnavailable:
+        except (SidecarUnavailable, *NO_TOKEN):
             raise
         except PartywallError as exc:
             logger.warning("%s of tenant %s cannot be given back: %s", items, tenant, exc)

@@ -14,7 +14,7 @@ from arq.utils import args_to_string, ms_to_datetime, timestamp_ms, truncate
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob, logger
 
 from partywall.context import Tenant, enter
-from partywall_workers.charges import Charge, PutOff
+from partywall_workers.charges import NO_TOKEN, Charge, PutOff
 from partywall_workers.errors import GiveBack, GiveUp
 from partywall_workers.failures import error_text, traceback_text
 from partywall_workers.leases import Reason
@@ -214,6 +214,8 @@ class Try:
     def _not_begun(self, put_off: PutOff) -> Outcome:
         if put_off.pause is None:
             return self._failed(put_off.error, "failed")
+        if isinstance(put_off.error, NO_TOKEN):
+            self._worker.warn_of_token(put_off.error)
         logger.info("%s is put off for %.1fs: %s", self._ref, put_off.pause, put_off)
         self._worker.jobs_retried += 1
         return self._retried(put_off.error, put_off.pause, uncounted=True, refused=put_off.refused)

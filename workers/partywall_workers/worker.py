@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from partywall import Partywall
 from partywall.context import Tenant, running_as
-from partywall.errors import SidecarUnavailable
+from partywall.errors import PartywallError
 from partywall_workers.background import again_and_again, guarded, woken
 from partywall_workers.debts import pay_back
 from partywall_workers.environment import (
@@ -163,6 +163,7 @@ class FairWorker(Worker):
         self.owns_sidecar = sidecar is None
         self._costs = costs_of(self.functions)
         self._tries: dict[int, Try] = {}
+        self._warned_of_token = False
         self._stopping = False
         self._stopped = asyncio.Event()
         self._slot_free = asyncio.Event()
@@ -196,6 +197,16 @@ class FairWorker(Worker):
     async def guarded(self, hook: Callable[..., Awaitable[Any]], ctx: Mapping[Any, Any]) -> None:
         """Calls a hook; what it raises is logged, and harms nobody."""
         await guarded(hook, ctx, self.job_timeout_s)
+
+    def warn_of_token(self, error: Exception) -> None:
+        """Says once why jobs with a quota wait: each of them meets the same."""
+        if not self._warned_of_token:
+            self._warned_of_token = True
+            logger.warning(
+                "jobs with a quota are put off until this worker has a token of scope host "
+                "(the setting token, or PARTYWALL_TOKEN): %s",
+                error,
+            )
 
     async def main(self) -> None:
         """Runs until it is told to stop, or until there is no job left for a worker in a burst."""
@@ -430,7 +441,7 @@ class FairWorker(Worker):
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._pay_back()
-        except (RedisError, OSError, SidecarUnavailable) as exc:
+        except (RedisError, OSError, PartywallError) as exc:
             logger.warning("quota items are owed still: %s", exc)
 
     def _stop_jobs(self) -> None:

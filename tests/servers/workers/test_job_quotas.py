@@ -11,7 +11,7 @@ from partywall import Partywall
 from partywall_workers import GiveBack, GiveUp, job
 from partywall_workers.job import JITTER
 from partywall_workers.worker import FairWorker
-from tests.acceptance.asking import fresh_tenant
+from tests.acceptance.asking import fresh_tenant, new_token
 from tests.servers.workers.working import Ctx, Held, Work
 from tests.support.run import TestRun
 from tests.support.shared import shared_sidecars
@@ -165,6 +165,53 @@ async def test_without_a_sidecar_a_job_is_put_off_and_neither_run_nor_refused(ma
     await mail.burst(strict, at=at)
     assert await handle.result(timeout=1) == "sent"
     assert await mail.used() == 1
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "of a tenant"])
+async def test_without_a_token_that_may_consume_jobs_are_put_off_and_the_worker_says_so_once(
+    one: Sidecar,
+    mail: Mail,
+    token: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("PARTYWALL_TOKEN", raising=False)
+    if token == "of a tenant":
+        async with one.client() as client:
+            token = (await new_token(client, f"tenant:{mail.tenant}"))["token"]
+    for nth in range(2):
+        await mail.enqueue(send, f"{nth}")
+    at = await mail.work.now()
+    denied = Partywall(one.url, token=token)
+    await mail.work.burst(send, sidecar=denied, at=at, max_burst_jobs=2)
+    await denied.aclose()
+    for nth in range(2):
+        record = await mail.record(f"{nth}")
+        assert (record.status, record.attempts) == ("deferred", 0)
+        at = max(at, record.run_at)
+    (said,) = [one for one in caplog.messages if "token of scope host" in one]
+    assert said.startswith("jobs with a quota are put off until this worker has a token")
+    await mail.burst(send, at=at)
+    assert (await mail.record("0")).status == (await mail.record("1")).status == "succeeded"
+
+
+async def test_what_is_owed_stays_owed_while_the_worker_has_a_wrong_token(
+    one: Sidecar, mail: Mail
+) -> None:
+    never = job(quota={"emails": 1}, max_tries=1)(send_of())
+    await mail.enqueue(never, "it")
+
+    class Revoked(Partywall):
+        async def try_consume(self, *args: Any, **options: Any) -> Any:
+            return await mail.partywall.try_consume(*args, **options)
+
+    revoked = Revoked(one.url, token="wrong")
+    await mail.work.burst(never, sidecar=revoked, on_job_start=refuse)
+    await revoked.aclose()
+    assert (await mail.record("it")).status == "dead"
+    assert await mail.used() == 1
+    await mail.burst(never)
+    assert await mail.used() == 0
 
 
 async def test_a_quota_that_there_is_not_is_an_error_of_the_job(mail: Mail) -> None:
