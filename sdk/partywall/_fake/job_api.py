@@ -134,4 +134,6 @@ def _shown(job: SeenJob) -> Mapping[str, object]:
     """As the real one writes it: what it was enqueued with is the worker's to know."""
     document: dict[str, object] = msgspec.to_builtins(job)
     del document["args"], document["kwargs"]
+    if job.traceback is None:
+        del document["traceback"]
     return document

@@ -31,7 +31,7 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
         finished_at: None until then.
         error: type and message of what it failed with last.
         result: what it returned, as JSON carries it.
-        traceback: of that error; None for a tenant's own token.
+        traceback: of that error; None where there is none, and for a tenant's own token.
     """
 
     id: str = msgspec.field(name="job_id")

@@ -108,7 +108,11 @@ class Job(BaseModel):
     finished_at: Milliseconds | None
     error: str | None = Field(description="What it failed with last.")
     result: Any = Field(description="What it returned.")
-    traceback: str | None = Field(description="Of `error`; null for a tenant's own token.")
+    traceback: str | None = Field(
+        None,
+        exclude_if=lambda it: it is None,
+        description="Of `error`, for admin and host tokens; left out where there is none.",
+    )
 
     @classmethod
     def of(cls, record: JobRecord, *, traceback: bool = True) -> Self:

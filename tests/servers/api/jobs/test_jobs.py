@@ -34,7 +34,6 @@ async def test_a_job_is_enqueued_and_read(admin: Caller) -> None:
         ("finished_at", None),
         ("error", None),
         ("result", None),
-        ("traceback", None),
     ]
     assert len(job["queued_at"]) == len("2026-11-21T11:02:30.540Z")
     assert job["queued_at"].endswith("Z")
