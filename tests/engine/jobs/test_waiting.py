@@ -66,15 +66,25 @@ async def test_jobs_whose_time_has_come_take_their_place_by_priority(jobs: Jobs)
     assert ids(await jobs.claim()) == ["urgent", "old", "sooner", "new"]
 
 
+async def test_of_many_that_come_due_at_once_the_first_start_first(jobs: Jobs):
+    for nth in range(60, 0, -1):  # their ids would have them the other way round
+        await jobs.add("acme", f"{nth:02}", defer_by=10)
+    await jobs.add("acme", "99", defer_by=10, priority=9)
+    jobs.pass_time(10_000)
+    (first,) = await jobs.claim(1)
+    assert first.job_id == "99"
+    assert ids(await jobs.claim(3)) == ["60", "59", "58"]
+
+
 async def test_more_deferred_jobs_than_are_looked_at_at_once_all_start(jobs: Jobs):
-    for nth in range(150):
+    for nth in range(700):
         await jobs.add("acme", f"j{nth}", defer_by=nth / 1000)
     jobs.pass_time(1000)
     started: list[str] = []
-    while claimed := await jobs.claim(7):
+    while claimed := await jobs.claim(70):
         started += ids(claimed)
         await jobs.end(claimed)
-    assert sorted(started) == sorted(f"j{nth}" for nth in range(150))
+    assert sorted(started) == sorted(f"j{nth}" for nth in range(700))
     await check(jobs.queue, jobs.now)
 
 

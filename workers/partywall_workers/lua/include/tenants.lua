@@ -221,12 +221,17 @@ local function defer(tenant, job, run_at)
   if not tenant.deferred_at or run_at < tenant.deferred_at then note_deferred(tenant) end
 end
 
--- Jobs whose time has come, into the order of priorities. A few at a time: every start brings more
--- than it takes, and no tenant's heap of them holds up another's call.
+-- Jobs whose time has come, into the order of priorities: so many a call that no tenant's heap of
+-- them holds up another's call, and then a few for every start, which is more than it takes. So only
+-- of more than PROMOTED that come due at once may one start before another of a higher priority.
+local PROMOTED, FEW = 500, 20
+local promoted = 0
 local function promote(tenant)
   if not tenant.deferred_at or tenant.deferred_at > now then return end
   local id = tenant.id
-  local due = redis.call('ZRANGEBYSCORE', of('deferred', id), '-inf', whole(now), 'LIMIT', 0, 20)
+  local due = redis.call('ZRANGEBYSCORE', of('deferred', id), '-inf', whole(now), 'LIMIT', 0,
+    math.max(PROMOTED - promoted, FEW))
+  promoted = promoted + #due
   for _, job in ipairs(due) do
     redis.call('ZREM', of('deferred', id), job)
     local rank = redis.call('HGET', job_key(id, job), 'rank')
