@@ -50,6 +50,9 @@ async def linger(ctx):
 class Settings(FairWorkerSettings):
     functions = [say, linger]
 
+class Nowhere(FairWorkerSettings):
+    functions = ["nope.nothing"]
+
 async def fails(ctx):
     raise OSError("no such database")
 
@@ -173,6 +176,18 @@ def test_a_hook_that_fails_at_the_start_is_logged_and_ends_it(served: Sidecar, s
         assert "OSError: no such database" in sentence
         logged = next(line for line in worker.log.splitlines() if '"the worker ended"' in line)
     assert "in fails" in json.loads(logged)["exception"]
+
+
+def test_a_setting_that_cannot_be_is_one_sentence(served: Sidecar, shop: Path) -> None:
+    with start(served, "shop.Nowhere") as worker:
+        assert worker.ended() == 1
+    assert worker.log.count("\n") == 1
+    assert "shop.Nowhere: functions: expected coroutine functions, or paths of some" in worker.log
+    assert "got 'nope.nothing' (ModuleNotFoundError: No module named 'nope')" in worker.log
+    with start(served, "shop.Settings", "--queue", "bad*name", command=BARE) as worker:
+        assert worker.ended() == 1
+    assert worker.log.startswith("shop.Settings: queues: expected names of 1 to 64 letters")
+    assert worker.log.endswith("; got 'bad*name'\n")
 
 
 def test_without_a_running_sidecar_of_the_directory_it_says_what_to_start(

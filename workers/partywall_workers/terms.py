@@ -3,11 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from typing import Any, NamedTuple
 
 from arq.cron import CronJob
 from arq.worker import Function, Worker, func
 
+from partywall_workers.checks import checked_function
+from partywall_workers.errors import InvalidJob
+from partywall_workers.failures import error_text
 from partywall_workers.job import JobOptions, options_of
 
 CRON_KEPT = 60_000
@@ -57,10 +61,19 @@ def terms_of(worker: Worker, function: Function | CronJob | None) -> Terms:
 
 
 def declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
-    """As arq has it, with what `@job` declares where arq's `func` was not told otherwise."""
-    if not isinstance(function, Function | str):
+    """As arq has it, with what `@job` declares where arq's `func` was not told otherwise.
+
+    Raises:
+        InvalidJob: it is no coroutine function, nor where one is, or cannot run by its settings.
+    """
+    if isinstance(function, str):
+        return declared(_imported(function))
+    if not isinstance(function, Function):
+        if not iscoroutinefunction(function):
+            raise InvalidJob("functions", f"expected coroutine functions; got {function!r}")
         return declared(func(function, name=options_of(function).name))
-    given = func(function)
+    given = function
+    checked_function(given)
     options = options_of(given.coroutine)
     return replace(
         given,
@@ -68,6 +81,17 @@ def declared(function: Any) -> Function:  # noqa: ANN401 - what arq takes
         keep_result_s=options.keep_result if given.keep_result_s is None else given.keep_result_s,
         max_tries=options.max_tries if given.max_tries is None else given.max_tries,
     )
+
+
+def _imported(path: str) -> Function:
+    try:
+        return func(path)
+    except Exception as exc:
+        raise InvalidJob(
+            "functions",
+            "expected coroutine functions, or paths of some such as 'myapp.jobs.send_email'; got "
+            f"{path!r} ({error_text(exc)})",
+        ) from exc
 
 
 def costs_of(functions: Mapping[str, Function | CronJob]) -> bytes:

@@ -25,6 +25,12 @@ from partywall import Partywall
 from partywall.context import Tenant, running_as
 from partywall.errors import PartywallError
 from partywall_workers.background import again_and_again, guarded, woken
+from partywall_workers.checks import (
+    checked_function,
+    checked_lanes,
+    checked_list,
+    checked_settings,
+)
 from partywall_workers.debts import pay_back
 from partywall_workers.environment import (
     default_keep,
@@ -32,7 +38,7 @@ from partywall_workers.environment import (
     default_queue,
     default_redis_url,
 )
-from partywall_workers.errors import InvalidJob, QueueUnavailable
+from partywall_workers.errors import QueueUnavailable
 from partywall_workers.job import options_of
 from partywall_workers.keys import ABORT
 from partywall_workers.leases import RENEWALS, Leases
@@ -129,17 +135,30 @@ class FairWorker(Worker):
         allow_abort_jobs: bool = True,
         **kwargs: Any,  # noqa: ANN401 - arq's
     ) -> None:
-        if not lanes or isinstance(lanes, str):
-            raise InvalidJob("lanes", f"expected a list of at least one queue; got {lanes!r}")
-        if not lease >= 1:
-            raise InvalidJob("lease", f"expected seconds from 1; got {lease!r}")
+        lanes = checked_lanes(lanes)
+        checked_settings(
+            kwargs
+            | {
+                "lease": lease,
+                "keep_dead": keep_dead,
+                "keep_result": keep_result,
+                "job_completion_wait": job_completion_wait,
+            }
+        )
+        functions = [declared(one) for one in checked_list("functions", functions)]
+        for cron_job in kwargs.get("cron_jobs") or ():
+            if isinstance(cron_job, CronJob):  # arq refuses what is none
+                checked_function(cron_job)
         if isinstance(redis_pool, FairRedis):
             queue_name = queue_name or redis_pool.default_queue_name
         name = queue_name or default_queue()
         if redis_pool is None and redis_settings is None:
             redis_pool = FairRedis.from_url(redis_url or default_redis_url(), queue_name=name)
+        endless = kwargs.get("job_timeout", LEASE) is None
+        if endless:
+            kwargs["job_timeout"] = 0  # None is arq's own word for it, and it compares two of them
         super().__init__(
-            [declared(one) for one in functions],
+            functions,
             queue_name=name,
             redis_pool=redis_pool,
             redis_settings=redis_settings,
@@ -148,12 +167,12 @@ class FairWorker(Worker):
             allow_abort_jobs=allow_abort_jobs,
             **kwargs,
         )
-        if self.max_jobs < 1:
-            raise InvalidJob("max_jobs", f"expected a whole number from 1; got {self.max_jobs!r}")
+        if endless:
+            self.job_timeout_s = None  # type: ignore[assignment] # it has none, as arq's `wait_for`
         pool = self._pool if isinstance(self._pool, FairRedis) else None
         self.job_serializer = self.job_serializer or (pool and pool.job_serializer) or dumps
         self.job_deserializer = self.job_deserializer or (pool and pool.job_deserializer) or loads
-        self.lanes = tuple(lanes)
+        self.lanes = lanes
         self.worker_id = uuid4().hex
         self.cron_tenant = cron_tenant
         kept = default_keep_dead() if keep_dead is None else to_seconds(keep_dead)

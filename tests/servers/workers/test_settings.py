@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.cron import cron
 from arq.jobs import Job
+from arq.worker import func
 
 from partywall import Partywall
 from partywall_workers import (
@@ -205,16 +207,43 @@ async def test_names_of_an_apps_own_are_let_be(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"lanes": ()}, "lanes: expected a list of at least one queue"),
-        ({"lanes": "default"}, "lanes: expected a list"),
+        ({"lanes": ()}, "queues: expected a list of at least one queue"),
+        ({"lanes": "default"}, "queues: expected a list"),
+        ({"lanes": ["bad name*"]}, r"queues: expected names of .*; got 'bad name\*'"),
+        ({"lanes": [7]}, "queues: expected names of .*; got 7"),
         ({"lease": 0.5}, "lease: expected seconds from 1"),
+        ({"lease": "15"}, "lease: expected seconds from 1; got '15'"),
         ({"max_jobs": 0}, "max_jobs: expected a whole number from 1"),
+        ({"max_jobs": "x"}, "max_jobs: expected a whole number from 1; got 'x'"),
+        ({"max_tries": "3"}, "max_tries: expected a whole number from 1; got '3'"),
+        ({"max_tries": 0}, "max_tries: expected a whole number from 1; got 0"),
+        ({"max_tries": None}, "max_tries: expected a whole number from 1; got None"),
+        ({"max_burst_jobs": 1.5}, "max_burst_jobs: expected a whole number, -1 for no end"),
+        ({"keep_result": -1}, "keep_result: expected seconds from 0; got -1"),
+        ({"keep_dead": float("inf")}, "keep_dead: expected seconds from 0; got inf"),
+        ({"job_timeout": 0}, "job_timeout: expected seconds above 0, or None for no end; got 0"),
+        ({"job_completion_wait": True}, "job_completion_wait: expected seconds from 0"),
+        ({"functions": noop}, "functions: expected a list; got <function noop"),
+        ({"functions": [print]}, "functions: expected coroutine functions; got <built-in"),
+        ({"functions": ["nope.nothing"]}, "functions: .* 'nope.nothing' .*No module named 'nope'"),
+        ({"functions": [func(noop, max_tries="3")]}, "max_tries of noop: expected a whole number"),
+        ({"cron_jobs": [cron(noop, timeout="1")]}, "timeout of cron:noop: expected seconds above"),
         ({"redis_url": "http://localhost"}, "Redis URL must specify one of"),
     ],
 )
 async def test_a_setting_that_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         create_worker(Base, **options)
+
+
+async def test_none_is_no_end_where_arq_has_it_so(work: Work) -> None:
+    async def other(ctx: Ctx) -> str:
+        return "done"
+
+    handle = await work.enqueue(other)
+    options: dict[str, Any] = {"job_timeout": None, "keep_result": None, "keep_dead": None}
+    await work.burst(noop, other, job_completion_wait=None, **options)
+    assert await handle.result(timeout=1) == "done"
 
 
 async def test_a_worker_needs_a_function() -> None:
