@@ -10,9 +10,7 @@ from arq.worker import Function
 
 from partywall_workers.errors import InvalidJob
 from partywall_workers.policy import SYSTEM_LANE
-
-LONGEST = 3_155_760_000
-"""Seconds, a hundred years: Redis takes no time to live that is much longer."""
+from partywall_workers.redis import MAX_DELAY
 
 SHORTEST = 0.001
 """Seconds that are still something."""
@@ -96,7 +94,7 @@ def _seconds(lowest: float, *, none: bool = False) -> _Check:
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return lowest <= value <= LONGEST
+        return lowest <= value <= MAX_DELAY
 
     return check
 

@@ -187,7 +187,7 @@ class FairRedis(ArqRedis):
             payload=self._payload(name, args, kwargs, job_try),
             priority=priority,
             delay=delay,
-            run_at=None if defer_until is None else to_unix_ms(defer_until),
+            run_at=None if defer_until is None else _run_at(defer_until),
             expires=_milliseconds("expires", expires),
             attempts=max(0, (job_try or 1) - 1),
             start=self._start_of(tenant),
@@ -270,6 +270,17 @@ def _current() -> str:
             "_tenant", "expected whose job it is: no tenant's request or job is running here"
         )
     return tenant.id
+
+
+def _run_at(defer_until: datetime) -> int:
+    if not isinstance(defer_until, datetime):
+        raise InvalidJob("defer_until", f"expected a datetime; got {defer_until!r}")
+    run_at = to_unix_ms(defer_until)
+    if run_at > timestamp_ms() + MAX_DELAY * 1000:
+        raise InvalidJob(
+            "defer_until", f"expected an instant within a hundred years; got {defer_until}"
+        )
+    return run_at
 
 
 def _milliseconds(field: str, delay: _Delay) -> int | None:

@@ -15,8 +15,8 @@ from partywall.records import invalid
 MAX_NAME = 200
 """Characters of a function's name, and of a job's id."""
 
-MAX_DEFER = 365 * 86_400
-"""Seconds that a job may be put off."""
+MAX_DEFER = 3_155_760_000
+"""Seconds that a job may be put off: a hundred years, as the queue itself takes them."""
 
 MAX_DEPTH = 100
 """Lists and mappings within one another."""

@@ -18,9 +18,7 @@ from partywall.jobs.arguments import MAX_DEPTH, plain
 from partywall_service.api.schemas import Instant
 from partywall_service.names import JOB_PATTERN, QUEUE_VERBS
 from partywall_workers.records import Backlog, JobRecord, Status
-
-LONGEST_DEFER = 365 * 86400
-"""Seconds that a job may be put off."""
+from partywall_workers.redis import MAX_DELAY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,7 +62,7 @@ class JobRequest(BaseModel):
     defer_by: float | None = Field(
         None,
         ge=0,
-        le=LONGEST_DEFER,
+        le=MAX_DELAY,
         allow_inf_nan=False,
         description="Seconds before which it does not start.",
     )
@@ -86,8 +84,8 @@ class JobRequest(BaseModel):
             return None
         if info.data.get("defer_by") is not None:
             raise ValueError("expected either this or defer_by; got both")
-        if instant > datetime.now(UTC) + timedelta(seconds=LONGEST_DEFER):
-            raise ValueError(f"expected an instant within a year; got {instant}")
+        if instant > datetime.now(UTC) + timedelta(seconds=MAX_DELAY):
+            raise ValueError(f"expected an instant within a hundred years; got {instant}")
         return instant
 
 

@@ -187,6 +187,8 @@ async def test_arguments_that_are_too_much_are_refused(work: Work) -> None:
         ({"_defer_by": "soon"}, "defer_by"),
         ({"_defer_by": 1e300}, "defer_by"),
         ({"_defer_by": float("nan")}, "defer_by"),
+        ({"_defer_until": datetime(2200, 1, 1, tzinfo=UTC)}, "defer_until"),
+        ({"_defer_until": "2030-01-01"}, "defer_until"),
         ({"_defer_by": 1, "_defer_until": datetime(2026, 1, 1, tzinfo=UTC)}, "defer_by"),
         ({"_expires": -1}, "expires"),
         ({"_queue_name": "another"}, "_queue_name"),

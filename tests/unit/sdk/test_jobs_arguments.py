@@ -87,7 +87,7 @@ async def test_other_arguments_that_can_be_none_are_refused_too() -> None:
         (enqueue(_defer_by=-1), "_defer_by"),
         (enqueue(_defer_by=math.nan), "_defer_by"),
         (enqueue(_defer_by="1"), "_defer_by"),
-        (enqueue(_defer_by=timedelta(days=366)), "_defer_by"),
+        (enqueue(_defer_by=timedelta(days=36_526)), "_defer_by"),
         (enqueue(_defer_until=naive), "_defer_until"),
         (enqueue(_defer_until=0), "_defer_until"),
         (enqueue(_defer_by=0, _defer_until=datetime.now(UTC)), "_defer_until"),
