@@ -114,6 +114,10 @@ def job(
     Raises:
         InvalidJob: an option cannot be.
     """
+    if not isinstance(quota, Mapping | None):
+        raise InvalidJob(
+            "quota", f"expected whole numbers by resource, such as {{'emails': 1}}; got {quota!r}"
+        )
     options = JobOptions(
         name=name,
         quota=dict(quota or {}),

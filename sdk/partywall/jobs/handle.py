@@ -52,7 +52,7 @@ class Job:
         It is looked at after 50 ms, and then less and less often, down to once a second.
 
         Args:
-            timeout: seconds to wait for it, above 0; None waits for ever.
+            timeout: seconds to wait for it; 0 looks once; None waits for ever.
 
         Raises:
             JobFailed: it has failed, or is dead; the message is its error.

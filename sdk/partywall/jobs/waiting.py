@@ -20,26 +20,33 @@ class Wait:
     """One wait for a result.
 
     Args:
-        timeout: seconds, above 0; None waits for ever.
+        timeout: seconds; 0 looks once; None waits for ever.
 
     Raises:
         ConfigurationError: the timeout is none.
     """
 
     def __init__(self, timeout: float | None) -> None:
-        self._seconds = None if timeout is None else positive("timeout", timeout)
+        # False is no number of seconds, though it equals one.
+        once = timeout == 0 and timeout is not False
+        self._seconds = timeout if timeout is None or once else positive("timeout", timeout)
+        self._looked = False
         self._begin = time.monotonic()
         self._pause = FIRST_PAUSE
         self._last = "no answer yet"
 
     def left(self) -> float | None:
-        """Seconds that are left of it, at least 0; None where it has no end."""
-        if self._seconds is None:
+        """Seconds that are left of it, at least 0; None where it has no end.
+
+        The one look of a wait of 0 s takes as long as the client lets a call take.
+        """
+        if self._seconds is None or (self._seconds == 0 and not self._looked):
             return None
         return max(0.0, self._begin + self._seconds - time.monotonic())
 
     def after(self, info: JobInfo) -> float | None:
         """Seconds until the next look, after one at an unfinished job; None: it has finished."""
+        self._looked = True
         if info.finished:
             return None
         self._last = info.status
@@ -47,6 +54,8 @@ class Wait:
         left = self.left()
         if left is None:
             return pause
+        if self._seconds == 0:
+            return 0.0  # and then it is late
         # The last look is before the end, and not a pause before it.
         return max(FIRST_PAUSE, min(pause, left - FIRST_PAUSE))
 

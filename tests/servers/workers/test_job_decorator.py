@@ -42,6 +42,8 @@ async def test_a_bare_declaration_declares_the_defaults() -> None:
         ({"quota": {"emails": True}}, "quota.emails"),
         ({"quota": {"emails": 1.5}}, "quota.emails"),
         ({"quota": {"": 1}}, "quota"),
+        ({"quota": ["a"]}, "quota"),
+        ({"quota": "emails"}, "quota"),
         ({"on_refusal": "shrug"}, "on_refusal"),
         ({"max_tries": 0}, "max_tries"),
         ({"max_tries": True}, "max_tries"),

@@ -226,10 +226,12 @@ async def test_a_result_is_waited_for_in_pauses_from_50_ms_to_a_second() -> None
 async def test_a_result_that_is_late_is_a_timeout_and_the_job_runs_on() -> None:
     async with FakeSidecar(TIERS) as sidecar, Partywall() as pw:
         job = await pw.enqueue("acme", "double", 1)
+        with pytest.raises(TimeoutError, match=r"not finished within 0 s: queued"):
+            await job.result(timeout=0)
         with pytest.raises(TimeoutError, match=r"not finished within 0\.1 s: queued"):
             await job.result(timeout=0.1)
         await sidecar.run_jobs([double])
-        assert await job.result(timeout=30) == 2
+        assert await job.result(timeout=30) == await job.result(timeout=0) == 2
 
 
 async def test_the_last_look_comes_before_the_time_is_over() -> None:

@@ -108,4 +108,4 @@ async def test_other_arguments_that_can_be_none_are_refused_too() -> None:
         with pytest.raises(InvalidRequest, match=r"^job_id: expected a job's id"):
             pw.job("acme", "a/b")
         with pytest.raises(ConfigurationError, match="timeout in seconds, above 0"):
-            await pw.job("acme", "one").result(timeout=0)
+            await pw.job("acme", "one").result(timeout=-1)
