@@ -49,6 +49,7 @@ from partywall_workers.redis import FairRedis
 from partywall_workers.releases import Releases
 from partywall_workers.scripts import Claimed
 from partywall_workers.serial import dumps, loads
+from partywall_workers.strays import warn_of_strays
 from partywall_workers.terms import costs_of, declared
 from partywall_workers.tries import Try
 
@@ -352,6 +353,7 @@ class FairWorker(Worker):
                 await self._show_itself()
                 await self._heed_aborts()
                 await self.heart_beat()
+                await warn_of_strays(pool)
             except (RedisError, OSError, QueueUnavailable) as exc:
                 logger.warning("the queue's Redis does not answer yet: %s", exc)
                 await asyncio.sleep(pause)

@@ -299,6 +299,25 @@ async def test_a_serializer_of_ones_own_is_used_for_jobs_and_results(work: Work,
     await client.aclose(close_connection_pool=True)
 
 
+async def test_a_worker_tells_once_of_jobs_that_a_plain_client_of_arq_put_into_its_queue(
+    work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await create_pool(RedisSettings.from_dsn(work.url)) as plain:
+        for _ in range(2):
+            await plain.enqueue_job("noop", _queue_name=work.queue.name)
+        handle = await work.enqueue(noop)
+        await work.burst(noop)
+        assert await handle.result(timeout=1) == "done"
+        (said,) = [one for one in caplog.messages if "plain client of arq" in one]
+        assert said.startswith(f"2 jobs in {work.queue.name} are of a plain client of arq")
+        assert "enqueue with FairRedis" in said
+        await plain.delete(work.queue.name)
+    caplog.clear()
+    await work.enqueue(noop)
+    await work.burst(noop)
+    assert not [one for one in caplog.messages if "plain client of arq" in one]
+
+
 async def test_a_function_may_be_named_by_its_path(work: Work) -> None:
     path = f"{__name__}.noop"
     handle = await work.enqueue(path)
