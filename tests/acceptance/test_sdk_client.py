@@ -26,6 +26,7 @@ from partywall.records import Check, TenantRecord
 from partywall.sync import SyncPartywall
 from tests.acceptance.asking import fresh_tenant, new_token, until
 from tests.conftest import SidecarFactory
+from tests.support.processes import fixed_port
 from tests.support.sidecar import START_SECONDS, Sidecar
 
 PATIENT_SECONDS = 30.0
@@ -197,13 +198,12 @@ async def test_a_sidecar_is_reached_through_its_unix_socket(
 async def test_a_sidecar_that_restarts_between_calls_gives_no_error(
     sidecar: SidecarFactory,
 ) -> None:
-    one = sidecar()
+    one = sidecar(env={"PARTYWALL_PORT": str(fixed_port())})
     acme = fresh_tenant()
     async with client(one) as pw:
         await pw.put_tenant(acme, tier="free")
         assert not (await pw.check(acme)).degraded
         one.stop()
-        one.env["PARTYWALL_PORT"] = one.url.rpartition(":")[2]
         one.start()
         # Nothing here may be asked twice, so nothing but a fresh connection helps.
         assert (await pw.check_many([(acme,)]))[0].allowed
@@ -214,7 +214,7 @@ async def test_a_sidecar_that_restarts_between_calls_gives_no_error(
 async def test_without_a_sidecar_calls_fail_and_checks_are_decided_here(
     sidecar: SidecarFactory,
 ) -> None:
-    one = sidecar()
+    one = sidecar(env={"PARTYWALL_PORT": str(fixed_port())})
     acme = fresh_tenant()
     async with client(one) as pw:
         await pw.put_tenant(acme, tier="free")
@@ -226,7 +226,6 @@ async def test_without_a_sidecar_calls_fail_and_checks_are_decided_here(
         decision = await pw.check(fresh_tenant())  # of whom nothing is in hand
         assert (decision.allowed, decision.degraded) == (True, True)
 
-        one.env["PARTYWALL_PORT"] = one.url.rpartition(":")[2]
         one.start()
 
         async def exact() -> bool:

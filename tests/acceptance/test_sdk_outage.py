@@ -6,11 +6,9 @@ The deadline is the middleware's default here, and its latency is compared with 
 import asyncio
 import random
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +20,7 @@ from tests.acceptance.test_outage import freeze as freeze_valkey
 from tests.acceptance.test_outage import kill as kill_valkey
 from tests.conftest import SidecarFactory
 from tests.support.host import Host
+from tests.support.processes import fixed_port
 from tests.support.sidecar import Sidecar
 from tests.support.traffic import Traffic
 
@@ -41,18 +40,6 @@ DEADLINE = 0.25
 ASKS = 30
 MOST_CHANGES = 10
 """Of state that a log tells of in one outage: one, or a few where an answer was on its way."""
-
-
-def fixed_port() -> int:
-    """A port that only who asks for it gets: the kernel takes those of connections elsewhere."""
-    lowest, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    while True:
-        port = random.randrange(10_000, int(lowest))
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
 
 
 def frozen(one: Sidecar) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from partywall import (
 )
 from tests.acceptance.asking import fresh_tenant, new_token, until
 from tests.conftest import SidecarFactory
+from tests.support.processes import fixed_port
 from tests.support.run import TestRun
 from tests.support.shared import shared_sidecars
 from tests.support.sidecar import Sidecar
@@ -184,7 +185,10 @@ def test_the_synchronous_client_takes_holds_and_counts(one: Sidecar) -> None:
 async def test_after_a_killed_sidecar_the_same_keys_are_repeated_and_nothing_is_done_twice(
     sidecar: SidecarFactory,
 ) -> None:
-    one = sidecar(quotas='default_tier = "free"\n[tiers.free.quotas]\nusers = "unlimited"\n')
+    one = sidecar(
+        quotas='default_tier = "free"\n[tiers.free.quotas]\nusers = "unlimited"\n',
+        env={"PARTYWALL_PORT": str(fixed_port())},
+    )
     async with Partywall(one.url, one.admin_token, timeout=2.0) as pw:
         begun = asyncio.Event()
 
@@ -198,7 +202,6 @@ async def test_after_a_killed_sidecar_the_same_keys_are_repeated_and_nothing_is_
         consumes = [asyncio.create_task(consume(n)) for n in range(200)]
         await begun.wait()
         one.kill()
-        one.env["PARTYWALL_PORT"] = one.url.rpartition(":")[2]
         one.start()
         await asyncio.gather(*consumes)
         assert (await pw.quota("acme", "users")).used == 200

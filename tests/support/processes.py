@@ -1,5 +1,7 @@
 """What runs on this machine, and waiting for it to change."""
 
+import random
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +52,15 @@ def serving_in(directory: Path) -> dict[str, int]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def fixed_port() -> int:
+    """A port that only who asks for it gets: the kernel takes those of connections elsewhere."""
+    lowest, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        port = random.randrange(10_000, int(lowest))
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
