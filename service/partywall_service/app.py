@@ -46,7 +46,7 @@ from partywall_service.settings import Settings
 from partywall_service.tenants.connect import whole_tenants
 from partywall_service.upkeep import PolicyUpkeep, heed_changes
 from partywall_service.usage.adding import Adder
-from partywall_service.usage.connect import usage_of, usage_sources
+from partywall_service.usage.connect import DEADLINE, usage_of, usage_sources
 from partywall_service.usage.kept import KeptCounts
 from partywall_service.usage.metrics import RollUpMetrics
 from partywall_service.usage.neighbour_metrics import BusiestStore, NeighbourMetrics
@@ -191,7 +191,12 @@ async def _open(settings: Settings, stack: AsyncExitStack, hot: HotEndpoints) ->
         policy,
         ledger,
         quotas,
-        QuotaOverview(ledger_engine, policy, volatile),
+        # Of a thousand tenants at once: no check waits for them, so they may take their time.
+        QuotaOverview(
+            ledger_engine,
+            policy,
+            VolatileQuotas(client, prefix=settings.key_prefix, deadline=DEADLINE),
+        ),
     )
     metrics.sources.append(NoticeMetrics(usage.notices))
     metrics.sources.append(NeighbourMetrics(BusiestStore(ledger_engine)))

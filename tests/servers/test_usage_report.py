@@ -80,7 +80,7 @@ def some_points(seed: int, first: int, last: int) -> list[Point]:
 def summed(points: Sequence[Point], start: datetime, end: datetime) -> dict[str, dict[str, int]]:
     sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for tenant, minute, meter, value in points:
-        if first_step(start, "minute") <= minute < first_step(end, "minute"):
+        if minute_of(start) <= minute < first_step(end, "minute"):
             sums[tenant][meter] += value
     return {tenant: dict(found) for tenant, found in sums.items()}
 

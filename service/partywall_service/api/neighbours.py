@@ -99,7 +99,7 @@ class Notice(BaseModel):
     tenant: str | None
     data: dict[str, Any]
     status: Status = Field(
-        description="`unsent`: there were no webhooks for a day; `failed`: it is not tried again."
+        description="`unsent`: there are no webhooks; `failed`: it is not tried again."
     )
     attempts: int
     delivered_at: Utc | None

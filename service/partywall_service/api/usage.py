@@ -162,11 +162,16 @@ async def report_usage(
 
 
 def _steps(start: datetime | None, to: datetime | None, step: Step) -> tuple[int, int]:
-    """The first minutes of the first step that is asked for, and of the one after the last."""
+    """The first minutes of the first step that is asked for, and of the one after the last.
+
+    The step that `start` is in is the first: who notes the time, does something and asks for what
+    was since, finds it.
+    """
     since = start or (to or _now()) - _DEFAULT[step]
     until = _end(since, to)
-    first, last = first_step(since, step), first_step(until, step)
-    count = (last - first) // MINUTES[step]
+    begin, last = first_step(since, step), first_step(until, step)
+    first = begin if start is None else floor(minute_of(start), step)
+    count = (last - begin) // MINUTES[step]
     if count > MAX_STEPS:
         raise invalid(
             "from",

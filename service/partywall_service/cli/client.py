@@ -5,6 +5,7 @@ Source: docs/contract.md section 4; RFC 9457 for problems.
 
 import ipaddress
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,12 @@ from partywall_service.listening import UNIX, CannotListen, socket_path
 TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 1000
 """The largest page the API gives."""
+
+PAGE_TRIES = 3
+"""Of a page that the sidecar cannot give now."""
+
+LONGEST_PAUSE = 5
+"""Seconds before another try, whatever Retry-After says."""
 
 REFUSALS = frozenset({404, 409, 413, 422})
 """Statuses of what this very request asks: they say nothing about the next one."""
@@ -151,7 +158,7 @@ class Sidecar:
         size = PAGE_SIZE if at_most is None else min(at_most, PAGE_SIZE)
         query = {**(filters or {}), "page_size": str(size)}
         while True:
-            page = self.object_of(self._request("GET", path, query=query))
+            page = self.object_of(self._page(path, query))
             items, cursor = page.get(key), page.get("next_cursor")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise self._no_sidecar()
@@ -159,6 +166,19 @@ class Sidecar:
             if not cursor:
                 return
             query["cursor"] = str(cursor)
+
+    def _page(self, path: tuple[str, ...], query: Mapping[str, str]) -> httpx.Response:
+        """A page of a list, asked for again where the sidecar says when.
+
+        A list of many pages would else be given up, whole, for one moment's stall.
+        """
+        for _ in range(PAGE_TRIES - 1):
+            response = self._send("GET", path, query=query)
+            after = response.headers.get("Retry-After", "")
+            if response.status_code != 503 or not after.isdecimal():
+                return self.checked(response)
+            time.sleep(min(int(after), LONGEST_PAUSE))
+        return self._request("GET", path, query=query)
 
     def send_json(
         self, *path: str, content: bytes, query: Mapping[str, str] | None = None

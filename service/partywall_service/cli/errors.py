@@ -57,6 +57,7 @@ def _usage(exc: Any) -> str:  # noqa: ANN401 - see _UsageError
     if type(exc).__name__ == "NoArgsIsHelpError":  # its message is the whole help
         return str(exc.format_message())
     message = " ".join(str(exc.format_message()).split()).rstrip(".")
+    message = message.replace("Value error, ", "")  # typer passes on whose words they are
     command = exc.ctx.command_path if exc.ctx is not None else "partywall"
     return f"{message}; see `{command} --help`"
 

@@ -31,11 +31,16 @@ class By(StrEnum):
     tier = "tier"
 
 
+def _written(instant: datetime) -> str:
+    """As the sidecar writes it."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _read(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return read_instant(text, datetime.now(UTC)).isoformat()
+        return _written(read_instant(text, datetime.now(UTC)))
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
 
@@ -78,7 +83,7 @@ def report(
         tenants = [api.read_as(answers.Tenant, one) for one in found]
     if limit_hits:
         tenants = [one for one in tenants if one.limits_hit]
-    period = (since, until or datetime.now(UTC).isoformat())
+    period = (since, until or _written(datetime.now(UTC)))
     lines = tenants if by is By.tenant else answers.by_tier(tenants)
     if form is Form.json:
         report_output.print_json(lines, period, key=f"{by.value}s")

@@ -50,7 +50,7 @@ class Tenant(Counts, frozen=True, kw_only=True):
     status: str | None
     limits: list[Limit]
     limits_hit: list[str]
-    requests: dict[str, float]
+    requests: dict[str, int | float]
     jobs: Jobs
     quotas: list[Quota]
 
@@ -62,7 +62,7 @@ class Tier(Counts, frozen=True, kw_only=True):
     tenants: int
     limits: list[Limit]
     limits_hit: list[str]
-    requests: dict[str, float]
+    requests: dict[str, int | float]
     jobs: Jobs
 
 

@@ -119,7 +119,8 @@ def _print_summary(found: Sequence[Line], period: Period) -> None:
     tenants = sum(one.tenants if isinstance(one, Tier) else 1 for one in found)
     console = output.stdout()
     console.print(f"{since} to {until} UTC", markup=False)
-    console.print(f"{tenants:,} tenants: {admitted:,} admitted, {denied:,} denied\n", markup=False)
+    many = "1 tenant" if tenants == 1 else f"{tenants:,} tenants"
+    console.print(f"{many}: {admitted:,} admitted, {denied:,} denied\n", markup=False)
 
 
 def _tell_more(count: int) -> None:

@@ -18,6 +18,9 @@ EPILOG = example(
     "partywall tenants export acme | jq 'select(.kind == \"ledger\")'",
 )
 
+_FRAMES = 2
+"""Lines that every export has: its beginning and its end."""
+
 
 def export_tenant(
     tenant: TenantArgument,
@@ -35,7 +38,7 @@ def export_tenant(
     """
     if output is None:
         with sidecar(url) as api, api.lines("tenants", tenant, "export") as lines:
-            _write(lines, sys.stdout.buffer)
+            _tell_nothing(tenant, _write(lines, sys.stdout.buffer))
         return
     # The file first: where it cannot be, nobody need be asked for what goes into it.
     with (
@@ -45,6 +48,13 @@ def export_tenant(
     ):
         count = _write(lines, file)
     typer.echo(f"{count:,} lines about {tenant} are in {output}", err=True)
+    _tell_nothing(tenant, count)
+
+
+def _tell_nothing(tenant: str, count: int) -> None:
+    """An id that was mistyped has an export, too: of its two frames alone."""
+    if count <= _FRAMES:
+        typer.echo(f"nothing is kept about {tenant}: is that its id?", err=True)
 
 
 def _write(lines: Iterator[bytes], to: BinaryIO) -> int:

@@ -81,6 +81,7 @@ async def show_overview(request: Request, parts: PartsDep) -> Response:
             "pulse": pulse,
             "queues": queues,
             "degraded": _degraded(parts, noise, pulse, queues),
+            "refused": parts.policy.refused,
             "watched": watched,
             "every": EVERY,
         },

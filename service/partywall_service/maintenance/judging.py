@@ -76,7 +76,9 @@ class Judging:
         try:
             await self._judge.run()
             await self._beat()
-            if self._webhooks is not None:
+            if self._webhooks is None:
+                await self._notices.leave()
+            else:
                 for notice in await self._notices.due():
                     await redis.enqueue_job(
                         "deliver_notice",

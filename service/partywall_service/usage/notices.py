@@ -82,7 +82,7 @@ class Kept:
         tenant: to whom.
         body: as webhooks get it.
         status: `pending` while it is tried; `delivered` to every webhook that is not gone;
-            `failed`; `unsent` where nobody tried for `TRIED_FOR`, as there are no webhooks.
+            `failed`; `unsent` where there are no webhooks, or nobody tried for `TRIED_FOR`.
         attempts: tries so far.
         delivered_at: when the last webhook took it.
         error: what the last try came to, where it failed.
@@ -106,8 +106,7 @@ _c = notices.c
 _IS_OLD = _c.at < func.now() - TRIED_FOR
 _STATUS = case(
     (_c.delivered_at.is_not(None), "delivered"),
-    (_c.failed_at.is_not(None), "failed"),
-    (_IS_OLD, case((_c.attempts > 0, "failed"), else_="unsent")),
+    (_c.failed_at.is_not(None) | _IS_OLD, case((_c.attempts > 0, "failed"), else_="unsent")),
     else_="pending",
 ).label("status")
 
@@ -217,6 +216,13 @@ class NoticeStore(Store):
             done = done.values({f"{outcome}_at": func.clock_timestamp()})
         async with self._changing() as connection:
             await connection.execute(done)
+
+    async def leave(self) -> None:
+        """Notes that those never tried are for whoever looks: there are no webhooks."""
+        untried = (_c.delivered_at.is_(None), _c.failed_at.is_(None), _c.attempts == 0)
+        left = update(notices).where(*untried).values(failed_at=func.clock_timestamp())
+        async with self._changing() as connection:
+            await connection.execute(left)
 
     async def counts(self) -> Mapping[tuple[str, str], int]:
         """How many there are of the last day, by kind and status."""

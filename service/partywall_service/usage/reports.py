@@ -18,7 +18,7 @@ from partywall_service.usage.levels import LevelHistory
 from partywall_service.usage.meters import LIMIT_OUTCOMES
 from partywall_service.usage.pace import days_until_full, level_at, lookback
 from partywall_service.usage.source import Point, Source
-from partywall_service.usage.spans import first_step, instant_of, spans
+from partywall_service.usage.spans import first_step, instant_of, minute_of, spans
 from partywall_service.usage.totals import UsageTotals
 
 _Known = Mapping[str, tuple[TenantRecord, tuple[OverrideRecord, ...]]]
@@ -284,7 +284,7 @@ class Reports:
         self, tenants: Sequence[str], start: datetime, end: datetime, held: Sequence[Point]
     ) -> dict[str, dict[str, int]]:
         """What is counted of each, by meter; what is 0 is left out."""
-        first, last = first_step(start, "minute"), first_step(end, "minute")
+        first, last = minute_of(start), first_step(end, "minute")
         redis = {
             (point.tenant, point.minute, point.meter): point.value
             for point in held

@@ -318,7 +318,8 @@ def _slower(what: str, now: float | None, usual: float | None) -> str:
 
 
 def _percent(part: float) -> str:
-    return f"{100 * part:.1f}%"
+    # Of thousands of tenants a fair share is less than a tenth of a percent.
+    return f"{100 * part:.1f}%" if part >= 0.001 or part <= 0 else f"{100 * part:.1g}%"
 
 
 def _lasting(microseconds: float | None) -> str:

@@ -111,6 +111,20 @@ async def test_points_by_the_step_from_both_stores(admin: Caller) -> None:
     ]
 
 
+async def test_the_step_that_from_is_in_is_the_first(admin: Caller) -> None:
+    """Who notes the time, does something and asks from then on finds it."""
+    second = {"from": at(HOUR + 7)[:-3] + "15Z", "to": at(HOUR + 7)[:-3] + "16Z"}
+    expected = {"minute": 2, "hour": 9}
+    for step, admitted in expected.items():
+        (point,) = await points_of(admin, step=step, meter=ADMITTED, **second)
+        assert point[2] == admitted
+        answer = await admin.get("/v1/tenants/acme/usage", step=step, format="csv", **second)
+        assert answer.status_code == 200
+        assert f"{ADMITTED},{admitted}\r\n" in answer.text
+    (row,) = (await admin.get("/v1/reports/usage", **second)).json()["tenants"]
+    assert row["admitted"] == 2
+
+
 async def test_the_last_day_by_the_hour_is_what_is_shown_when_nothing_is_asked(
     admin: Caller,
 ) -> None:

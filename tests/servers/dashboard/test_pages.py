@@ -85,6 +85,18 @@ async def test_what_is_no_page_is_told_by_one(admin: Browser) -> None:
     assert (await admin.http.delete(f"{HOME}/policy")).status_code == 404
 
 
+async def test_a_slash_too_many_leads_on(admin: Browser) -> None:
+    for path, to in (("/", ""), ("/tenants/", "/tenants"), ("/tenants/acme//", "/tenants/acme")):
+        answer = await admin.http.get(HOME + path, follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, HOME + to)
+
+
+async def test_the_overview_tells_of_a_policy_that_was_refused(admin: Browser) -> None:
+    assert "quotas.toml was refused" not in (await admin.get()).text
+    admin.parts.policy.refuse(["tiers: expected a table; got <1>"])
+    assert "quotas.toml was refused" in (await admin.get()).text
+
+
 async def test_the_overview_shows_who_is_noisy_and_who_suffers(
     admin: Browser, usage: SimpleNamespace
 ) -> None:

@@ -332,7 +332,7 @@ async def test_without_webhooks_notices_are_kept_for_whoever_looks(
 ) -> None:
     async with running.judging() as judging:
         await judging.run(jobs_queue.redis)
-    assert [one.status for one in await all_of(notices)] == ["pending"]
+    assert [one.status for one in await all_of(notices)] == ["unsent"]
     assert await jobs_queue.list(SYSTEM_TENANT) == ([], None)
 
 

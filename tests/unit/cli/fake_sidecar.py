@@ -19,6 +19,7 @@ class FakeSidecar(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply: Callable[[str, str], Reply] = lambda _method, _path: (200, {})
+        self.retry_after: str | None = None
         self.asked: list[tuple[str, str]] = []
         self.keys: list[str | None] = []
         self.bodies: list[Any] = []
@@ -39,6 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
+        if status == 503 and self.server.retry_after is not None:
+            self.send_header("Retry-After", self.server.retry_after)
         self.end_headers()
         self.wfile.write(answer)
 

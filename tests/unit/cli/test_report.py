@@ -67,7 +67,7 @@ def test_it_asks_for_the_same_period_on_each_page(
 ) -> None:
     result = partywall("report", "--from", "2026-11-01", "--to", "2026-12-01", "--tier", "pro")
     assert result.exit_code == 0, result.stderr
-    period = {"from": "2026-11-01T00:00:00+00:00", "to": "2026-12-01T00:00:00+00:00"}
+    period = {"from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
     pages = [{**period, "tier": "pro", "page_size": "1000"}]
     assert asked(tenants) == [*pages, {**pages[0], "cursor": "more"}]
     assert {urlsplit(path).path for _, path in tenants.asked} == {"/v1/reports/usage"}
@@ -104,8 +104,8 @@ def test_json_is_what_the_sidecar_said(partywall: Partywall, tenants: FakeSideca
         partywall("report", "--from", "2026-11-01", "--to", "2026-11-02", "--format", "json").stdout
     )
     assert answer == {
-        "from": "2026-11-01T00:00:00+00:00",
-        "to": "2026-11-02T00:00:00+00:00",
+        "from": "2026-11-01T00:00:00Z",
+        "to": "2026-11-02T00:00:00Z",
         "tenants": [
             tenant("acme"),
             tenant("b.corp", "free", denied=250),
@@ -140,6 +140,40 @@ def test_limit_hits_are_a_line_for_each_limit(partywall: Partywall, tenants: Fak
     ]
     answer = json.loads(partywall("report", "--limit-hits", "--format", "json").stdout)
     assert [one["tenant"] for one in answer["tenants"]] == ["b.corp", "umbrella"]
+
+
+def test_a_page_that_cannot_be_given_now_is_asked_for_again(
+    partywall: Partywall, tenants: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("partywall_service.cli.client.time.sleep", slept.append)
+    tenants.retry_after = "1"
+    stalls, whole = [503, 503], tenants.reply
+
+    def stalled(method: str, path: str) -> tuple[int, object]:
+        if "cursor" in path and stalls:
+            return stalls.pop(), {"type": "urn:partywall:problem:store-unavailable", "status": 503}
+        return whole(method, path)
+
+    tenants.reply = stalled
+    result = partywall("report", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    assert [one["tenant"] for one in json.loads(result.stdout)["tenants"]] == [
+        *("acme", "b.corp", "umbrella")
+    ]
+    assert slept == [1, 1]
+    stalls += [503] * 3
+    assert partywall("report", "--format", "json").exit_code == 1
+
+
+def test_one_tenant_is_one(partywall: Partywall, fake_sidecar: FakeSidecar) -> None:
+    fake_sidecar.reply = lambda *_: (200, {"tenants": [tenant("acme")], "next_cursor": None})
+    assert "1 tenant: 1,000 admitted" in partywall("report").stdout
+
+
+def test_counts_of_requests_are_whole_numbers(partywall: Partywall, tenants: FakeSidecar) -> None:
+    (first, *_) = json.loads(partywall("report", "--format", "json").stdout)["tenants"]
+    assert repr(first["requests"]) == "{'in_flight_seconds': 1.5, '2xx': 7}"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--limit-hits",), ("--by", "tier")])

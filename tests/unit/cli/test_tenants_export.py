@@ -70,6 +70,13 @@ def test_each_line_is_printed_as_it_came(partywall: Partywall, fake: _Fake, size
     assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, WHOLE, "")
 
 
+def test_an_id_of_which_there_is_nothing_is_told(partywall: Partywall, fake: _Fake) -> None:
+    fake.content = BEGIN + END
+    result = partywall("tenants", "export", "acme")
+    assert (result.exit_code, result.stdout_bytes) == (0, BEGIN + END)
+    assert result.stderr == "nothing is kept about acme: is that its id?\n"
+
+
 def test_a_file_is_its_owners_alone(partywall: Partywall, fake: _Fake) -> None:
     file = Path("acme.ndjson")
     for _ in range(2):  # the second replaces the first

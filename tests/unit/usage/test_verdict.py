@@ -133,6 +133,15 @@ def test_more_than_twice_the_fair_share_is_noisy_and_twice_is_not() -> None:
     )
 
 
+def test_a_fair_share_among_thousands_is_more_than_nothing() -> None:
+    crowd = [one(f"t{number}", 1) for number in range(3000)]
+    found = judged(one("loud", 3000), *crowd)["loud"]
+    assert found.reason == (
+        "It took 50.0% of all requests, more than twice its fair share of 0.03% among 3,001 "
+        "tenants."
+    )
+
+
 def test_a_weight_makes_a_share_fair() -> None:
     light = [one(f"t{number}", 100) for number in range(5)]
     heavy = one("heavy", 500, weight=5)
