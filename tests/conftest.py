@@ -18,6 +18,7 @@ in CI (`tests.support.browser`).
 
 import contextlib
 import os
+import resource
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from tests.support.spread import ByFile
 
 SOAK = os.environ.get("PARTYWALL_SOAK") == "1"
 BEGAN = time.time()
+FILES = 8192
 
 _slow_is_fine = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
@@ -51,6 +53,14 @@ settings.register_profile(
 settings.load_profile("soak" if SOAK else "short")
 
 _run_stack = pytest.StashKey[contextlib.ExitStack]()
+
+
+def pytest_configure() -> None:
+    """Allow as many files as a thousand connections at once need; a shell's limit is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @pytest.hookimpl(tryfirst=True)
