@@ -19,6 +19,7 @@ in CI (`tests.support.browser`).
 import contextlib
 import os
 import resource
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -56,7 +57,13 @@ _run_stack = pytest.StashKey[contextlib.ExitStack]()
 
 
 def pytest_configure() -> None:
-    """Allow as many files as a thousand connections at once need; a shell's limit is often 1024."""
+    """Be alike wherever it runs.
+
+    A shell's limit of open files is often 1024, and a thousand connections at once need more. What
+    is started in the background ignores Ctrl-C, and so would all that the tests interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
         most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
