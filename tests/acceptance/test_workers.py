@@ -1,6 +1,7 @@
 """`serve --workers 2`: several processes behind one port behave as one."""
 
 import asyncio
+import contextlib
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -46,12 +47,14 @@ async def callers(one: Sidecar) -> AsyncIterator[list[httpx.AsyncClient]]:
 def workers_with_connections(one: Sidecar) -> set[int]:
     """The processes that hold a client's connection."""
     port = httpx.URL(one.url).port
-    return {
-        process.pid
-        for process in psutil.Process(one.process.pid).children(recursive=True)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
-    }
+    found = set()
+    for process in psutil.Process(one.process.pid).children(recursive=True):
+        # One that was killed and not yet buried has none, and is nobody's to look into.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port:
+                    found.add(process.pid)
+    return found
 
 
 async def both_take_part(one: Sidecar, callers: list[httpx.AsyncClient]) -> None:
